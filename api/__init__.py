@@ -1,0 +1,1 @@
+"""The front doors, and the only place where the parts are wired together."""

@@ -1,0 +1,1 @@
+"""What a candidate is worth. The only home of lm_eval."""

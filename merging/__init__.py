@@ -1,0 +1,1 @@
+"""What a candidate is, and how it is built. Importing this package loads no torch."""

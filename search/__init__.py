@@ -1,0 +1,1 @@
+"""What to try next. The only home of optuna and cmaes."""

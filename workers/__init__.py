@@ -1,0 +1,1 @@
+"""Where a candidate is built and scored."""
