@@ -1,0 +1,177 @@
+"""The embedded default: one study from file to verdict, with a SQLite file and worker processes, no service.
+
+Everything is checked before anything is created. A run that was killed goes on when it is started again: the
+rows say how far it came.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from db.records import Study
+from db.store import Store
+from evaluation.live import check_loads
+from evaluation.result import Part
+from evaluation.suite import Suite
+from merging.errors import Conflict, InvalidStudy
+from merging.models import ModelSet
+from search.controller import Controller, Search, SearchFailed, Told
+from search.mirror import Mirror
+from search.space import Space, make_space
+from search.starts import Start, starts
+from search.strategies.choose import make_strategy
+from search.strategies.contract import Strategy
+from search.study import StudySpec
+from search.verdict import Verdict, finalists_of, measure_holdout, reach_verdict
+from workers.pool import Pool
+
+ROOT = Path("/")  # the folders of a located study are absolute
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told how a run goes on. Each may do nothing."""
+
+    phase: Callable[[str], None]
+    told: Callable[[Told], None]
+    documents: Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that was checked in full: it can be created and run."""
+
+    spec: StudySpec
+    suite: Suite
+    space: Space
+    starts: tuple[Start, ...]
+    strategy: Strategy
+    setup: dict[str, Any]
+
+
+def prepare(spec: StudySpec, store: Store) -> Prepared:
+    """Open and check everything a study names; nothing is created.
+
+    Raises:
+        InvalidInput: a model, a task or a setting cannot work.
+    """
+    experts = {e.name: Path(e.path) for e in spec.models.experts}
+    models = ModelSet.open(Path(spec.models.base), experts, cache=store.fingerprints)
+    layer_count = models.layout.layer_count
+    space = make_space(spec, layer_count)
+    begin = starts(space)
+    if spec.search.trials < len(begin):
+        raise InvalidStudy(
+            "search.trials",
+            spec.search.trials,
+            f"is fewer than the {len(begin)} starts (experts, uniform soup, defaults) that every study begins with",
+            f"use {len(begin)} or more",
+        )
+    strategy = make_strategy(spec.search.strategy, space, spec.search.seed, begin)
+    split_key = f"split:{spec.search.seed}"
+    suite = Suite.load(spec.evaluation, ROOT, split_key)
+    check_loads(Path(spec.models.base), models.base.names)
+    setup = {
+        "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
+        "layer_count": layer_count,
+        "split_key": split_key,
+        "suite_digest": suite.digest,
+    }
+    return Prepared(spec, suite, space, begin, strategy, setup)
+
+
+def create_or_resume(prepared: Prepared, store: Store) -> Study:
+    """The study's row: a new one, or the one of that name if it is the same study.
+
+    Raises:
+        Conflict: the name belongs to a different study, or its models or tasks have changed.
+    """
+    spec = prepared.spec
+    found = store.studies.find(spec.name)
+    if found is None:
+        both: tuple[Part, ...] = ("search", "holdout")
+        parts = {(t.name, part): prepared.suite.documents(t.name, part) for t in prepared.suite.tasks for part in both}
+        return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), prepared.setup, parts)
+    if found.frozen_digest != spec.frozen_digest():
+        raise Conflict(
+            f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel and "
+            "evaluation.batch_size may change: give this one another name, or --home another folder"
+        )
+    if found.setup != prepared.setup:
+        raise Conflict(f"the models or tasks of study {spec.name!r} have changed since it began; give it a new name")
+    return found
+
+
+def run_study(spec: StudySpec, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher) -> Verdict:
+    """Search to the end and judge the winner, from wherever the study stands.
+
+    Args:
+        devices: torch names; a worker each.
+
+    Raises:
+        InvalidInput: the study cannot work; nothing was created.
+        Conflict: it is being run by another process, or exists with other settings.
+        SearchFailed: nothing could be scored.
+    """
+    watcher.phase("checking models and tasks")
+    prepared = prepare(spec, store)
+    with _only_runner(home, spec.name):
+        study = create_or_resume(prepared, store)
+        if _is_over(study, spec, store):
+            return Verdict.model_validate(study.verdict)
+        store.studies.reopen(study.id, spec.to_json())
+        store.evaluations.release_all(study.id)  # whoever held a lease is dead: we hold the lock
+        try:
+            return _search(prepared, study, store, home, devices, watcher)
+        except SearchFailed as error:
+            store.studies.fail(study.id, str(error))
+            raise
+
+
+def _is_over(study: Study, spec: StudySpec, store: Store) -> bool:
+    if study.verdict is None:
+        return False
+    return study.verdict["exhausted"] or len(store.trials.all(study.id)) >= spec.search.trials
+
+
+@contextmanager
+def _only_runner(home: Path, name: str) -> Iterator[None]:
+    """Hold the study's lock; it goes with the process, however that ends."""
+    locks = home / "locks"
+    locks.mkdir(exist_ok=True)
+    try:
+        with FileLock(locks / f"{name}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise Conflict(f"study {name!r} is being run by another process here; wait for it or end it") from error
+
+
+def _search(
+    prepared: Prepared, study: Study, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher
+) -> Verdict:
+    spec = prepared.spec
+    mirror = Mirror(home, spec.name, prepared.space, store)
+    mirror.sync(store.trials.all(study.id))
+
+    def told(event: Told) -> None:
+        watcher.told(event)
+        mirror.sync(store.trials.all(study.id))
+
+    search = Search(study, spec, prepared.space, prepared.starts, prepared.strategy, told)
+    with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
+        watcher.phase("searching")
+        trials = Controller(search, store, pool).run()
+        watcher.phase("scoring the finalists on the holdout")
+        finalists = finalists_of(trials, tuple(prepared.space.experts))
+        measure_holdout(store, study, finalists, pool)
+    watcher.phase("comparing the finalists")
+    weights = {t.name: t.weight for t in spec.evaluation.tasks}
+    measure = (spec.objective, weights, prepared.suite.aggregations())
+    verdict = reach_verdict(store, study, trials, finalists, measure)
+    verdict = verdict.model_copy(update={"exhausted": len(trials) < spec.search.trials})
+    store.studies.finish(study.id, verdict.model_dump(mode="json", by_alias=True))
+    return verdict

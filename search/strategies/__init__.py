@@ -1,0 +1,1 @@
+"""Search strategies: each proposes the next recipe from what was observed so far."""

@@ -1,0 +1,26 @@
+"""Strategy by name."""
+
+from collections.abc import Sequence
+
+from search.space import Space
+from search.starts import Start
+from search.strategies.contract import Strategy
+from search.strategies.evolved import Evolved
+from search.strategies.sampled import random, tpe
+from search.strategies.soup import GreedySoup
+from search.study import StrategyName
+
+
+def make_strategy(name: StrategyName, space: Space, seed: int, starts: Sequence[Start]) -> Strategy:
+    """The strategy of that name over that space, before anything was observed.
+
+    Raises:
+        InvalidStudy: the strategy cannot search that space.
+    """
+    if name == "random":
+        return random(space, seed)
+    if name == "tpe":
+        return tpe(space, seed)
+    if name == "cmaes":
+        return Evolved(space, seed, len(starts))
+    return GreedySoup(space)

@@ -1,0 +1,66 @@
+"""What every strategy looks like to the controller.
+
+A strategy decides, the controller acts. Its state is nothing but what it was told: after a restart the
+controller replays `reserve` for every trial by number, then `observe` for every finished one in the order they
+were told, and the strategy proposes what it would have proposed undisturbed.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from merging.catalog import Scalar
+from merging.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipe to try.
+
+    Attributes:
+        params: its point in the search space; None for a recipe outside it.
+        recipe: None where the parameters make no recipe; `why` then says so.
+    """
+
+    params: dict[str, Scalar] | None
+    recipe: Recipe | None
+    why: str | None = None
+
+
+class Wait:
+    """Nothing to propose until an open trial is observed."""
+
+
+class Exhausted:
+    """Nothing is left to propose."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A trial that ended.
+
+    Attributes:
+        value: the objective, higher is better; None for a trial that gave none (infeasible, failed). Such a
+            trial is never fed to a sampler as a number.
+    """
+
+    number: int
+    origin: str
+    params: dict[str, Scalar] | None
+    recipe: Recipe | None
+    value: float | None
+
+
+class Strategy(Protocol):
+    """A search strategy. Higher values are better."""
+
+    def propose(self, number: int) -> Proposal | Wait | Exhausted:
+        """What trial `number` should try. Random draws are keyed by the study's seed and `number`."""
+        ...
+
+    def reserve(self, number: int, proposal: Proposal) -> None:
+        """Take note of a trial that `propose` did not just return: a start, or one from before a restart."""
+        ...
+
+    def observe(self, observation: Observation) -> None:
+        """Take note of a trial that ended."""
+        ...

@@ -1,0 +1,118 @@
+"""Strategies that are Optuna samplers: `random` and `tpe`.
+
+The study they sample from lives in memory and is rebuilt from our rows: sampling against Optuna's relational
+storage costs a transaction a parameter. Each trial gets a sampler of its own, seeded by study seed and trial
+number, so that a restart proposes what an undisturbed run would have.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from merging.catalog import Scalar
+from merging.errors import InvalidRecipe
+from search.seeds import derive
+from search.space import Dimension, Space, dimensions
+from search.strategies.contract import Exhausted, Observation, Proposal, Wait
+
+
+class Sampled:
+    """A strategy around an Optuna sampler.
+
+    Args:
+        make: builds the sampler from a seed.
+    """
+
+    def __init__(self, space: Space, seed: int, make: Callable[[int], BaseSampler]) -> None:
+        self._space, self._seed, self._make = space, seed, make
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(direction="maximize", sampler=make(seed))
+        self._numbers: dict[int, int] = {}  # ours -> Optuna's, whose study has no gaps
+
+    def propose(self, number: int) -> Proposal | Wait | Exhausted:
+        """Sample every parameter that the walk through the space asks for."""
+        self._study.sampler = self._make(derive(self._seed, number))
+        trial = self._study.ask()
+        self._numbers[number] = trial.number
+        params: dict[str, Scalar] = {}
+
+        def pick(dimension: Dimension) -> Scalar:
+            params[dimension.name] = suggest(trial, dimension)
+            return params[dimension.name]
+
+        try:
+            return Proposal(params, self._space.walk(pick))
+        except InvalidRecipe as error:
+            return Proposal(params, None, str(error))
+
+    def reserve(self, number: int, proposal: Proposal) -> None:
+        """Add a running trial."""
+        params = proposal.params
+        distributions = point_distributions(self._space, params)
+        frozen = create_trial(state=TrialState.RUNNING, params=params or {}, distributions=distributions)
+        self._study.add_trial(frozen)
+        self._numbers[number] = len(self._study.get_trials(deepcopy=False)) - 1
+
+    def observe(self, observation: Observation) -> None:
+        """Tell Optuna; a trial without a value is told as failed, never as a number."""
+        number = self._numbers[observation.number]
+        if observation.value is None:
+            self._study.tell(number, state=TrialState.FAIL)
+        else:
+            self._study.tell(number, observation.value)
+
+
+def random(space: Space, seed: int) -> Sampled:
+    """Independent uniform draws: the honest baseline."""
+    return Sampled(space, seed, RandomSampler)
+
+
+def tpe(space: Space, seed: int) -> Sampled:
+    """Optuna's tree-structured Parzen estimator, joint over the parameters that exist together."""
+    grouped = len(space.methods) > 1  # only then are some parameters conditional on a choice
+    return Sampled(space, seed, partial(_tpe_sampler, grouped))
+
+
+def _tpe_sampler(grouped: bool, seed: int) -> TPESampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is still called so
+        return TPESampler(seed=seed, multivariate=True, group=grouped)
+
+
+def suggest(trial: optuna.Trial, dimension: Dimension) -> Scalar:
+    """Optuna's value for that dimension."""
+    if dimension.kind in ("choice", "bool"):
+        choices = dimension.choices or (False, True)
+        return cast(Scalar, trial.suggest_categorical(dimension.name, choices))
+    if dimension.kind == "int":
+        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.log)
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """The dimension as Optuna knows it."""
+    if dimension.kind == "choice":
+        return CategoricalDistribution(dimension.choices)
+    if dimension.kind == "bool":
+        return CategoricalDistribution((False, True))
+    if dimension.kind == "int":
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def point_distributions(space: Space, params: dict[str, Scalar] | None) -> dict[str, BaseDistribution]:
+    """The distributions of the dimensions that a point of the space fills."""
+    if params is None:
+        return {}
+    return {d.name: distribution(d) for d in dimensions(space, lambda d: params[d.name])}

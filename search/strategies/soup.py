@@ -1,0 +1,77 @@
+"""Greedy soup: add experts to a uniform average one by one, in the order of their own scores.
+
+Wortsman et al., "Model soups" (arXiv:2203.05482), recipe 1: an expert stays if the average with it is not
+worse. Later passes offer every expert again, so that one may count twice; the search ends with the first
+pass that adds nothing. Ingredients are whole models: the space's layers and methods do not matter here.
+"""
+
+from collections.abc import Mapping
+
+from merging.recipe import Recipe
+from search.space import Space
+from search.starts import expert_origin
+from search.strategies.contract import Exhausted, Observation, Proposal, Wait
+
+
+class GreedySoup:
+    """The greedy soup of the study's experts."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._values: dict[str, float | None] = {}  # by recipe
+        self._awaited = {expert_origin(name) for name in space.experts}
+        self._single: dict[str, float] = {}
+        self._open: set[str] = set()
+
+    def propose(self, number: int) -> Proposal | Wait | Exhausted:
+        """The next soup whose score the greedy rule needs."""
+        if self._awaited:
+            return Wait()
+        recipe = self._next()
+        if recipe is None:
+            return Exhausted()
+        key = recipe.to_json()
+        if key in self._open:
+            return Wait()
+        self._open.add(key)
+        return Proposal(None, recipe)
+
+    def reserve(self, number: int, proposal: Proposal) -> None:
+        """Note a soup that is being scored."""
+        if proposal.recipe is not None:
+            self._open.add(proposal.recipe.to_json())
+
+    def observe(self, observation: Observation) -> None:
+        """Note a soup's score, or an expert's."""
+        self._awaited.discard(observation.origin)
+        prefix = expert_origin("")
+        if observation.origin.startswith(prefix) and observation.value is not None:
+            self._single[observation.origin.removeprefix(prefix)] = observation.value
+        if observation.recipe is not None:
+            self._values[observation.recipe.to_json()] = observation.value
+
+    def _next(self) -> Recipe | None:
+        """Replay the greedy rule over what is known; the first unknown soup is what comes next."""
+        order = sorted(self._single, key=lambda name: (-self._single[name], name))
+        if not order:
+            return None
+        counts, best = {order[0]: 1}, self._single[order[0]]
+        candidates, added = order[1:], True
+        while added:
+            added = False
+            for name in candidates:
+                tried = {**counts, name: counts.get(name, 0) + 1}
+                recipe = self._soup(tried)
+                key = recipe.to_json()
+                if key not in self._values:
+                    return recipe
+                value = self._values[key]
+                # the first pass accepts ties, as the paper does; later ones must gain, or they would not end
+                if value is not None and (value > best or (value == best and name not in counts)):
+                    counts, best, added = tried, value, True
+            candidates = order
+        return None
+
+    def _soup(self, counts: Mapping[str, int]) -> Recipe:
+        total = sum(counts.values())
+        return self._space.uniform("linear", {n: counts.get(n, 0) / total for n in self._space.experts}, {})

@@ -1,0 +1,250 @@
+"""The study file: what a user asks for, as one frozen, versioned record. No torch here.
+
+Reading it checks everything that can be known without opening models or tasks. Whatever is wrong is said in
+one message that names the key, the value and the remedy.
+"""
+
+import difflib
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from evaluation.spec import EvaluationSpec
+from merging.catalog import CATALOG, method, recommended
+from merging.errors import InvalidInput, InvalidStudy
+from merging.recipe import DType
+
+SCHEMA = "mergesearch/study/v1"
+StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
+Objective = Literal["mean", "worst"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ExpertSpec(_Frozen):
+    """One expert; in the file also a bare path, whose last part is then the name."""
+
+    path: str = Field(min_length=1)
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._+-]+$")]
+
+
+class ModelsSpec(_Frozen):
+    """The models: folders, relative to the study file or absolute."""
+
+    base: str = Field(min_length=1)
+    experts: tuple[ExpertSpec, ...] = Field(min_length=1)
+
+    @field_validator("experts", mode="before")
+    @classmethod
+    def _name_bare_paths(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [_named(expert) for expert in value]
+
+
+class SpaceSpec(_Frozen):
+    """What may be varied.
+
+    Attributes:
+        methods: the choices; None: the catalog's recommended set.
+        choose: whether one method is chosen for the study or one for each group.
+        layers: number of layer ranges with coefficients of their own, or "each".
+        modules: whether attention, mlp and the rest share coefficients.
+        bounds: `method.parameter` -> [low, high], instead of the catalog's range.
+    """
+
+    methods: tuple[str, ...] | None = None
+    choose: Literal["per_study", "per_group"] = "per_study"
+    layers: Annotated[int, Field(ge=1)] | Literal["each"] = 1
+    modules: Literal["together", "split"] = "together"
+    bounds: dict[str, tuple[float, float]] = {}
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The methods to choose from."""
+        return self.methods or recommended()
+
+
+class SearchSpec(_Frozen):
+    """How to search.
+
+    Attributes:
+        trials: how many recipes are tried, the known good starts included.
+        parallel: how many at the same time, each in a process of its own.
+    """
+
+    strategy: StrategyName = "tpe"
+    trials: Annotated[int, Field(ge=1)] = 60
+    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class StudySpec(_Frozen):
+    """A whole study, as in the file."""
+
+    schema_: Literal["mergesearch/study/v1"] = Field(alias="schema")
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    models: ModelsSpec
+    space: SpaceSpec = SpaceSpec()
+    search: SearchSpec = SearchSpec()
+    evaluation: EvaluationSpec
+    objective: Objective = "mean"
+    dtype: DType | None = None
+
+    def located(self, root: Path) -> "StudySpec":
+        """The same study with relative folders taken from `root`."""
+        experts = tuple(e.model_copy(update={"path": _under(root, e.path)}) for e in self.models.experts)
+        models = ModelsSpec(base=_under(root, self.models.base), experts=experts)
+        include = self.evaluation.include_path
+        evaluation = self.evaluation.model_copy(update={"include_path": include and _under(root, include)})
+        return self.model_copy(update={"models": models, "evaluation": evaluation})
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON, the way the database keeps it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def frozen_digest(self) -> str:
+        """Digest of what may not change while the study lives: all but the number of trials and of workers."""
+        content = self.to_json()
+        for key in ("trials", "parallel"):
+            del content["search"][key]
+        del content["evaluation"]["batch_size"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def load_study(path: Path) -> StudySpec:
+    """The study in a YAML or JSON file, its folders made absolute.
+
+    Raises:
+        InvalidStudy: unreadable, or anything in it is wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidStudy("study file", str(path), f"cannot be read ({error.strerror})", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise InvalidStudy("study file", str(path), f"is not YAML ({problem})", "mend that line") from error
+    return parse_study(content).located(path.resolve().parent)
+
+
+def parse_study(content: Any) -> StudySpec:
+    """The study in parsed YAML or JSON.
+
+    Raises:
+        InvalidStudy: anything in it is wrong.
+    """
+    if not isinstance(content, dict):
+        raise InvalidStudy("study", type(content).__name__, "is not a mapping", f"begin with schema: {SCHEMA}")
+    if content.get("schema") != SCHEMA:
+        raise InvalidStudy("schema", content.get("schema"), "is not a known version", f"write schema: {SCHEMA}")
+    try:
+        spec = StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise _translate(error) from error
+    _check_names(spec)
+    _check_space(spec)
+    return spec
+
+
+def _named(expert: Any) -> Any:
+    if isinstance(expert, str):
+        return {"path": expert, "name": Path(expert).name}
+    if isinstance(expert, dict) and "path" in expert and "name" not in expert:
+        return {**expert, "name": Path(str(expert["path"])).name}
+    return expert
+
+
+def _under(root: Path, path: str) -> str:
+    return str((root / Path(path).expanduser()).resolve())
+
+
+def _check_names(spec: StudySpec) -> None:
+    names = [e.name for e in spec.models.experts]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise InvalidStudy(
+                f"models.experts[{index}].name", name, "names two experts", "give one of them another `name`"
+            )
+    tasks = [t.name for t in spec.evaluation.tasks]
+    for index, name in enumerate(tasks):
+        if name in tasks[:index]:
+            raise InvalidStudy(f"evaluation.tasks[{index}].name", name, "is listed twice", "list each task once")
+    if not any(t.weight > 0 for t in spec.evaluation.tasks):
+        raise InvalidStudy("evaluation.tasks", None, "all have weight 0", "give at least one task a weight above 0")
+
+
+def _check_space(spec: StudySpec) -> None:
+    count = len(spec.models.experts)
+    names = spec.space.method_names
+    for index, name in enumerate(names):
+        key = f"space.methods[{index}]"
+        try:
+            row = method(name, key)
+        except InvalidInput as error:
+            raise InvalidStudy(key, name, error.problem, _near(name, CATALOG)) from error
+        if name in names[:index]:
+            raise InvalidStudy(key, name, "is listed twice", "list each method once")
+        if not row.experts[0] <= count <= row.experts[1]:
+            wants = f"{row.experts[0]} to {row.experts[1]} experts"
+            raise InvalidStudy(key, name, f"takes {wants}, and the study has {count}", "leave the method out")
+    for key, (low, high) in spec.space.bounds.items():
+        _check_bound(f"space.bounds.{key}", key, low, high, names)
+
+
+def _check_bound(place: str, key: str, low: float, high: float, names: tuple[str, ...]) -> None:
+    method_name, _, parameter_name = key.partition(".")
+    if method_name not in names:
+        raise InvalidStudy(place, key, "names no method of this study", f"use one of {', '.join(names)}")
+    row = CATALOG[method_name]
+    parameter = row.parameter(parameter_name)
+    if parameter is None or parameter.kind in ("bool", "choice"):
+        known = [p.name for p in (row.weight, *row.parameters) if p and p.kind in ("float", "int")]
+        raise InvalidStudy(place, key, "names no numeric parameter", f"those of {method_name}: {', '.join(known)}")
+    if not low <= high:
+        raise InvalidStudy(place, [low, high], "is no range", "write [low, high] with low <= high")
+    if low < parameter.minimum or high > parameter.maximum or (parameter.log and low <= 0):
+        lowest = f"[{parameter.minimum:g}, {parameter.maximum:g}]"
+        raise InvalidStudy(place, [low, high], "is impossible", f"stay within {lowest}")
+
+
+def _near(value: str, known: Any) -> str:
+    near = difflib.get_close_matches(value, list(known), n=1)
+    return f"did you mean {near[0]!r}? known: {', '.join(known)}" if near else f"use one of {', '.join(known)}"
+
+
+def _translate(error: ValidationError) -> InvalidStudy:
+    """Pydantic's first complaint in the house's form."""
+    first = error.errors()[0]
+    # a union's branch names stand in the path; they mean nothing to the user
+    parts = [p for p in first["loc"] if p not in ("int", "constrained-int", "literal['each']", "str")]
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(parts[:-1])
+        return InvalidStudy(key, first["input"], "is an unknown key", _near(str(parts[-1]), known))
+    if first["type"] == "missing":
+        return InvalidStudy(key, None, "is missing", "add it")
+    if first["type"] == "too_short":
+        return InvalidStudy(key, first["input"], "is empty", "list at least one")
+    problem = first["msg"][0].lower() + first["msg"][1:]
+    return InvalidStudy(key, first["input"], "is not valid", problem.replace("input should", "it should"))
+
+
+def _known_keys(parts: list[Any]) -> list[str]:
+    """The keys that a section of the study file takes, found by walking the records' types."""
+    model: Any = StudySpec
+    sections = {"models": ModelsSpec, "space": SpaceSpec, "search": SearchSpec, "evaluation": EvaluationSpec}
+    for part in parts:
+        if part in sections:
+            model = sections[part]
+        elif part in ("experts", "tasks"):
+            field = model.model_fields[part].annotation
+            model = field.__args__[0]
+    return [field.alias or name for name, field in model.model_fields.items()]
