@@ -18,6 +18,7 @@ from evaluation.live import check_loads
 from evaluation.result import Part
 from evaluation.suite import Suite
 from merging.errors import Conflict, InvalidStudy
+from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
 from search.controller import Controller, Search, SearchFailed, Told
 from search.mirror import Mirror
@@ -53,14 +54,35 @@ class Prepared:
     setup: dict[str, Any]
 
 
-def prepare(spec: StudySpec, store: Store) -> Prepared:
+class Fingerprinted:
+    """Fingerprints found before there is a database, on top of those it remembers already."""
+
+    def __init__(self, known: FingerprintCache | None) -> None:
+        self._known = known
+        self._found: dict[str, str] = {}
+
+    def get(self, key: str) -> str | None:
+        """A remembered fingerprint, or None."""
+        return self._found.get(key) or (self._known.get(key) if self._known else None)
+
+    def put(self, key: str, fingerprint: str) -> None:
+        """Remember a fingerprint until `save`."""
+        self._found[key] = fingerprint
+
+    def save(self, to: FingerprintCache) -> None:
+        """Hand over what was found."""
+        for key, fingerprint in self._found.items():
+            to.put(key, fingerprint)
+
+
+def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     """Open and check everything a study names; nothing is created.
 
     Raises:
         InvalidInput: a model, a task or a setting cannot work.
     """
     experts = {e.name: Path(e.path) for e in spec.models.experts}
-    models = ModelSet.open(Path(spec.models.base), experts, cache=store.fingerprints)
+    models = ModelSet.open(Path(spec.models.base), experts, cache=cache)
     layer_count = models.layout.layer_count
     space = make_space(spec, layer_count)
     begin = starts(space)
@@ -106,19 +128,17 @@ def create_or_resume(prepared: Prepared, store: Store) -> Study:
     return found
 
 
-def run_study(spec: StudySpec, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher) -> Verdict:
+def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher) -> Verdict:
     """Search to the end and judge the winner, from wherever the study stands.
 
     Args:
         devices: torch names; a worker each.
 
     Raises:
-        InvalidInput: the study cannot work; nothing was created.
         Conflict: it is being run by another process, or exists with other settings.
         SearchFailed: nothing could be scored.
     """
-    watcher.phase("checking models and tasks")
-    prepared = prepare(spec, store)
+    spec = prepared.spec
     with _only_runner(home, spec.name):
         study = create_or_resume(prepared, store)
         if _is_over(study, spec, store):

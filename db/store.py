@@ -42,10 +42,18 @@ def open_store(url: str) -> Store:
     return Store(engine)
 
 
+FILE = "mergesearch.db"
+
+
+def find_home(home: Path) -> Store | None:
+    """The store in `home`, or None if there is none; makes nothing."""
+    return open_home(home) if (home / FILE).exists() else None
+
+
 def open_home(home: Path) -> Store:
     """The store of the embedded default: one SQLite file in `home`, made if need be.
 
     Raises:
         OutputError: `home` cannot be made or written.
     """
-    return open_store(sqlite_url(prepare_home(home) / "mergesearch.db"))
+    return open_store(sqlite_url(prepare_home(home) / FILE))

@@ -56,7 +56,7 @@ class Parameter:
             if not any(value == a and type(value) is type(a) for a in allowed):
                 raise InvalidRecipe(key, value, "is not a choice", f"use one of {list(allowed)}")
             return value
-        if isinstance(value, bool | str) or (self.kind == "int" and value != int(value)):
+        if isinstance(value, bool | str) or (self.kind == "int" and not float(value).is_integer()):
             raise InvalidRecipe(key, value, f"is not of type {self.kind}", f"use a number, e.g. {self.default}")
         if not self.minimum <= value <= self.maximum:
             raise InvalidRecipe(key, value, "is out of range", f"use a value in [{self.minimum:g}, {self.maximum:g}]")

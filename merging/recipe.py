@@ -18,6 +18,7 @@ from merging.catalog import Scalar, method
 from merging.errors import InvalidRecipe
 
 SCHEMA = "mergesearch/recipe/v1"
+MOST_LAYERS = 10_000  # bounds the work of checking a recipe that nobody would mean
 Modules = Literal["all", "attention", "mlp", "other"]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -37,7 +38,7 @@ class GroupMerge(_Frozen):
         weights: one weight per expert, by name; empty for a method that takes none.
     """
 
-    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
+    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=MOST_LAYERS)]]
     modules: Modules = "all"
     method: str
     parameters: dict[str, Scalar] = {}
@@ -88,18 +89,29 @@ class Recipe(_Frozen):
                 name prefixed with "expert:" (what `ModelSet.fingerprints` gives).
         """
         content = self.model_dump(mode="json", by_alias=True, exclude={"base", "experts"})
-        order = sorted(self.experts, key=lambda name: (fingerprints[f"expert:{name}"], name))
+        content["groups"].sort(key=lambda group: (group["layers"], group["modules"]))
+        order = sorted(self.experts, key=lambda name: _rank(name, fingerprints, content["groups"]))
         for group in content["groups"]:
+            given = group["parameters"]
             row = method(group["method"])
-            group["parameters"] = {p.name: p.default for p in row.parameters} | group["parameters"]
-            group["weights"] = [group["weights"].get(name) for name in order]
+            group["parameters"] = {p.name: p.check(given.get(p.name, p.default), p.name) for p in row.parameters}
+            group["weights"] = [group["weights"][name] + 0.0 for name in order if group["weights"]]  # -0.0 is 0.0
         content["models"] = [fingerprints["base"], *(fingerprints[f"expert:{name}"] for name in order)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def _rank(name: str, fingerprints: Mapping[str, str], groups: list[dict[str, Any]]) -> tuple[str, list[float]]:
+    """What orders experts in a digest: their content, and between equal contents their weights; never the name."""
+    return fingerprints[f"expert:{name}"], [group["weights"].get(name, 0.0) for group in groups]
+
+
 def _check_group(group: GroupMerge, experts: tuple[str, ...], key: str) -> None:
     row = method(group.method, f"{key}.method")
+    if group.layers[0] >= group.layers[1]:
+        raise InvalidRecipe(
+            f"{key}.layers", list(group.layers), "holds no layer", "write [first, end), first below end"
+        )
     fewest, most = row.experts
     if not fewest <= len(experts) <= most:
         wants = str(most) if fewest == most else f"{fewest} to {most}"
@@ -134,6 +146,9 @@ def _check_weights(group: GroupMerge, experts: tuple[str, ...], key: str) -> Non
         raise InvalidRecipe(f"{key}.weights", missing[0], "has no weight", "give every expert one (0 leaves it out)")
     if row.normalised and not any(group.weights.values()):
         raise InvalidRecipe(f"{key}.weights", group.weights, "are all zero", f"{row.name} needs one above zero")
+    if row.weighting == "one_hot" and sum(weight != 0 for weight in group.weights.values()) > 1:
+        problem, remedy = "name more than one expert", f"{row.name} takes one; method linear averages several"
+        raise InvalidRecipe(f"{key}.weights", group.weights, problem, remedy)
 
 
 def _check_cover(groups: tuple[GroupMerge, ...]) -> None:
@@ -163,7 +178,7 @@ def parse_recipe(content: Any) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "recipe"
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:] or "recipe"
         value = None if first["type"] == "missing" else first["input"]
         raise InvalidRecipe(key, value, f"is not valid ({first['msg']})", "see docs/recipe.md") from error
 

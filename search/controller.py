@@ -28,9 +28,10 @@ class SearchFailed(MergesearchError):
 
 @dataclass(frozen=True)
 class Told:
-    """A trial was told to the strategy; `total` is how many the study will have."""
+    """A trial was told to the strategy; `ended` of `total` trials are over."""
 
     trial: Trial
+    ended: int
     total: int
 
 
@@ -97,7 +98,7 @@ class Controller:
             told = self._close(trial)
             self._open -= 1
             self._observe(told)
-            self._search.on_told(Told(told, self._search.spec.search.trials))
+            self._search.on_told(Told(told, self._next - self._open, self._search.spec.search.trials))
         self._require_a_baseline()
 
     def _close(self, trial: Trial) -> Trial:

@@ -5,7 +5,7 @@ holdout every finalist is scored once, with a stratified bootstrap interval, and
 each baseline by a paired permutation test on the same documents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -195,9 +195,15 @@ def _finalist(
         holdout=interval.value,
         low=interval.low,
         high=interval.high,
-        tasks={s.task: _pair(s, held_by_task[s.task]) for s in searched},
+        tasks={s.task: _pair(s, held_by_task[s.task]) for s in sorted(searched, key=_place(yardstick))},
         winner_minus_this=against,
     )
+
+
+def _place(yardstick: Measure) -> Callable[[TaskScore], int]:
+    """Sorts tasks as the study lists them."""
+    order = list(yardstick.weights)
+    return lambda score: order.index(score.task)
 
 
 def _pair(searched: TaskScore, held: TaskScore) -> TaskPair:

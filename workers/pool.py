@@ -18,6 +18,7 @@ from merging.errors import MergesearchError
 from workers.process import WorkerSettings, owner_name, run
 
 MAX_EARLY_DEATHS = 3
+LEAVE_SECONDS = 5.0
 
 
 class WorkersBroken(MergesearchError):
@@ -63,12 +64,16 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the workers at once; what they held is queued again."""
+        """End the workers: idle ones leave by themselves, busy ones are killed and their work is queued again."""
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
             worker.pipe.close()
+            if worker.doing is not None:
+                worker.process.kill()
+        for worker in self._workers:
+            worker.process.join(LEAVE_SECONDS)
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join()
         self._workers = []
         self._store.evaluations.release_all(self._study_id)
 

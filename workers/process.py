@@ -56,15 +56,18 @@ def run(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
 
 
 def _work(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(settings.threads)
+    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore that a killed worker leaves behind
     # seconds to import, so after the thread count is set
     from db.store import open_store
+    from evaluation.quiet import quiet_libraries
     from workers.bench import Bench, LeaseLost, attempt
     from workers.heart import Heart
 
+    quiet_libraries()
     store = open_store(settings.url)
     bench = Bench(store.studies.by_id(settings.study_id), store, settings.device)
     heart = Heart(store, lambda evaluation_id, done, total: pipe.send(("progress", evaluation_id, done, total)))

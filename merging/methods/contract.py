@@ -48,7 +48,9 @@ class LinearMethod(Protocol):
         Args:
             weights: one weight per expert, T of them.
             parameters: every hyper-parameter the catalog declares for the method.
-            gram: float64 [T+1, T+1], inner products of the flattened (θ_0, X_1 … X_T); None unless `needs_gram`.
+            gram: float64 [T+1, T+1], inner products of the flattened (θ_0, τ_1 … τ_T) with τ_t = X_t − θ_0,
+                accumulated in float64; None unless `needs_gram`. Deltas, not experts: a small delta's norm
+                survives, and ⟨X_i, X_j⟩ = ⟨θ_0, θ_0⟩ + ⟨θ_0, τ_i⟩ + ⟨θ_0, τ_j⟩ + ⟨τ_i, τ_j⟩ follows exactly.
         """
         ...
 

@@ -1,0 +1,186 @@
+"""The command line. Messages and tables for people go to stderr and stdout as the case may be; `--json` prints
+one JSON document on stdout and nothing else there.
+
+Exit codes: 0 done; 1 it ran and failed; 2 what was asked cannot work (bad file, unknown name, output exists);
+130 interrupted (run the same command again to go on).
+"""
+
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from api.output import print_json
+from merging.errors import Conflict, InvalidInput, MergesearchError, NotFound
+
+app = typer.Typer(
+    name="mergesearch",
+    help="Finds the best merge of a set of fine-tuned checkpoints: searches recipes, scores each with lm-eval, "
+    "judges the winner on documents the search never saw, and exports it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Home = Annotated[
+    Path,
+    typer.Option(
+        "--home", envvar="MERGESEARCH_HOME", help="Folder that holds the database, logs and exports of all studies."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+DEFAULT_HOME = Path("mergesearch-home")
+
+
+def main() -> None:
+    """The `mergesearch` command."""
+    signal.signal(signal.SIGTERM, _interrupt)  # ends workers and frees leases as Ctrl-C does
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on")
+        sys.exit(130)
+    except (InvalidInput, NotFound, Conflict) as error:
+        _complain(str(error))
+        sys.exit(2)
+    except MergesearchError as error:
+        _complain(str(error))
+        sys.exit(1)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML or JSON).")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Where to export the winner. [default: HOME/exports/STUDY NAME]")
+    ] = None,
+    export: Annotated[bool, typer.Option(help="Export the winner at the end.")] = True,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Device of one worker, may be repeated. [default: every GPU, else the CPU]"),
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study on this machine, from file to verdict and exported winner.
+
+    If the run is stopped or killed, the same command goes on where it was.
+    """
+    from api.run import run_file
+
+    run_file(study, to, export=export, devices=tuple(device or ()), home=home, as_json=as_json)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything goes: models, study, results.")] = Path(
+        "mergesearch-demo"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Train a small zoo of models on the spot, search their best merge, print the verdict, export the winner."""
+    from api.demo import run_demo
+
+    run_demo(folder, as_json=as_json)
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(help="A study's name; without it all are listed.")] = None,
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """How far studies are, and the verdict of those that are finished."""
+    from api.show import show_status
+
+    show_status(study, home, as_json=as_json)
+
+
+@app.command()
+def trials(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """The trials of a study; with --json also their parameters, recipes and task scores."""
+    from api.show import show_trials
+
+    show_trials(study, home, as_json=as_json)
+
+
+@app.command("export")
+def export_command(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+    trial: Annotated[int | None, typer.Option(help="Number of the trial. [default: the winner]")] = None,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write a study's winner (or another trial) as a checkpoint that transformers loads."""
+    from api.show import open_existing
+    from api.winner import chosen_trial, export_trial
+
+    store = open_existing(home)
+    found = store.studies.get(study)
+    chosen = chosen_trial(store, found, trial)
+    export_trial(store, found, chosen, to)
+    Console(stderr=True).print(f"trial {chosen.number} ({chosen.origin}) exported to {to}", highlight=False)
+
+
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file (JSON or YAML); model folders relative to it.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+) -> None:
+    """Build one recipe straight to disk."""
+    from api.build import build_file
+
+    build_file(recipe, to)
+    Console(stderr=True).print(f"merged to {to}", highlight=False)
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """Every merge method: what it does, its parameters and ranges, its paper."""
+    from api.report import methods_table
+    from merging.catalog import CATALOG
+
+    if as_json:
+        print_json([asdict(row) for row in CATALOG.values()])
+    else:
+        Console().print(methods_table())
+
+
+@app.command()
+def doctor(
+    study: Annotated[Path | None, typer.Argument(help="A study file to check as well.")] = None,
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Check the installation, devices, disk and database, and a study file without running it."""
+    from api.doctor import examine, show
+
+    findings = examine(study, home)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        show(findings, Console())
+    if any(finding.state == "bad" for finding in findings):
+        raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`mergesearch doctor`: whether this machine, this home and this study file are fit to run; what to do if not."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from api.places import require_writable
+from db.schema import current, head
+from db.session import make_engine, sqlite_url
+from db.store import FILE
+from merging.errors import MergesearchError
+
+LOW_DISK_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `ok`, `warning` or `bad`."""
+
+    what: str
+    state: Literal["ok", "warning", "bad"]
+    found: str
+
+
+def examine(study: Path | None, home: Path) -> tuple[Finding, ...]:
+    """Look at everything; nothing is created."""
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("software", _software),
+        ("devices", _devices),
+        ("home", lambda: _home(home.absolute())),
+        ("database", lambda: _database(home.absolute())),
+    ]
+    if study is not None:
+        checks.append(("study", lambda: _study(study)))
+    found: list[Finding] = []
+    for what, check in checks:
+        try:
+            found.extend(check())
+        except MergesearchError as error:
+            found.append(Finding(what, "bad", str(error)))
+    return tuple(found)
+
+
+def show(findings: tuple[Finding, ...], console: Console) -> None:
+    """Print the findings as a table."""
+    table = Table()
+    for name in ("", "what", "found"):
+        table.add_column(name)
+    marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "bad": "[red]bad[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.what, finding.found)
+    console.print(table)
+
+
+def _software() -> Iterator[Finding]:
+    names = ("mergesearch", "torch", "transformers", "lm_eval", "optuna", "sqlalchemy")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    yield Finding("software", "ok", f"Python {sys.version.split()[0]}, {versions}")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    count = torch.cuda.device_count()
+    for index in range(count):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield Finding(f"cuda:{index}", "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    if not count:
+        yield Finding("devices", "warning", f"no GPU; workers run on the CPU ({os.cpu_count()} cores)")
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    require_writable("home", home, "choose another folder with --home")
+    nearest = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(nearest).free
+    state: Literal["ok", "warning"] = "ok" if free > LOW_DISK_BYTES else "warning"
+    yield Finding("home", state, f"{home} can be written, {free / 10**9:.1f} GB free")
+
+
+def _database(home: Path) -> Iterator[Finding]:
+    if not (home / FILE).exists():
+        yield Finding("database", "ok", "none yet; the first run makes it")
+        return
+    engine = make_engine(sqlite_url(home / FILE))
+    found, known = current(engine), head()
+    engine.dispose()
+    if found == known:
+        yield Finding("database", "ok", f"{home / FILE} at version {found}")
+    else:
+        yield Finding("database", "warning", f"{home / FILE} at version {found}; the next run brings it to {known}")
+
+
+def _study(path: Path) -> Iterator[Finding]:
+    from api.embedded import Fingerprinted, prepare
+    from evaluation.quiet import quiet_libraries
+    from search.study import load_study
+
+    quiet_libraries()
+    prepared = prepare(load_study(path), Fingerprinted(None))
+    sizes = ", ".join(
+        f"{task.name} {len(prepared.suite.documents(task.name, 'search'))}"
+        f"+{len(prepared.suite.documents(task.name, 'holdout'))}"
+        for task in prepared.suite.tasks
+    )
+    space = prepared.space
+    yield Finding("models", "ok", f"base and {len(space.experts)} experts fit, {prepared.setup['layer_count']} layers")
+    yield Finding("tasks", "ok", f"search + holdout documents: {sizes}")
+    yield Finding("space", "ok", f"{len(space.groups)} groups, methods {', '.join(m.name for m in space.methods)}")

@@ -1,0 +1,97 @@
+"""What a person sees of a run while it goes on: a live line on a terminal, a plain log elsewhere. On stderr."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from api.describe import describe, duration
+from api.embedded import Watcher
+from db.records import Trial
+from db.store import Store
+from search.controller import Told
+
+
+class RunProgress:
+    """Counts what happens in one run and shows it.
+
+    Attributes:
+        watcher: to be given to `run_study`.
+    """
+
+    def __init__(self, store: Store, console: Console) -> None:
+        self._store, self._console = store, console
+        self._live: Live | None = None
+        self._phase = ""
+        self._began = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first trial of this run ended, and its count
+        self._done, self._total = 0, 0
+        self._best: Trial | None = None
+        self._best_recipe = ""
+        self._documents: dict[int, int] = {}  # documents done, by evaluation
+        self.watcher = Watcher(self._on_phase, self._on_told, self._on_documents)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the live line until the block ends; without a terminal nothing is drawn, lines are printed."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            live.get_renderable = self._line  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def _on_phase(self, phase: str) -> None:
+        self._phase = phase
+        self._console.log(phase, markup=False, highlight=False) if self._live is None else self._refresh()
+
+    def _on_told(self, event: Told) -> None:
+        self._done, self._total = event.ended, event.total
+        self._first = self._first or (time.monotonic(), self._done)
+        trial = event.trial
+        better = trial.value is not None and (self._best is None or trial.value > (self._best.value or float("-inf")))
+        if better and trial.evaluation_id is not None:
+            self._best = trial
+            self._best_recipe = describe(self._store.evaluations.recipe(trial.evaluation_id))
+        if self._live is None or better:
+            self._console.log(self._told_line(trial, better), markup=False, highlight=False)
+        self._refresh()
+
+    def _on_documents(self, evaluation_id: int, done: int, total: int) -> None:
+        self._documents[evaluation_id] = done
+        self._refresh()
+
+    def _told_line(self, trial: Trial, better: bool) -> str:
+        value = f"{trial.value:.4f}" if trial.value is not None else f"{trial.state}: {trial.why}"
+        tail = f"  best so far: {self._best_recipe}" if better else ""
+        return f"{self._done}/{self._total}  trial {trial.number}  {trial.origin}  {value}{tail}"
+
+    def _refresh(self) -> None:
+        if self._live is not None:
+            self._live.refresh()
+
+    def _line(self) -> Text:
+        elapsed = time.monotonic() - self._began
+        parts = [self._phase]
+        if self._total:
+            parts.append(f"trial {self._done}/{self._total}")
+        if self._best is not None:
+            parts.append(f"best {self._best.value:.4f} (trial {self._best.number}: {self._best_recipe})")
+        if documents := sum(self._documents.values()):
+            parts.append(f"{documents:,} documents scored")
+        left = self._seconds_left()
+        parts.append(f"{duration(elapsed)} gone" + (f", about {duration(left)} left" if left is not None else ""))
+        return Text("  ·  ".join(parts), style="cyan")
+
+    def _seconds_left(self) -> float | None:
+        if self._first is None or self._done <= self._first[1]:
+            return None
+        each = (time.monotonic() - self._first[0]) / (self._done - self._first[1])
+        return each * (self._total - self._done)

@@ -1,0 +1,107 @@
+"""Tables for people: the verdict, the trials of a study, the studies, the methods."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from db.records import Study, Trial
+from merging.catalog import CATALOG, Method, Parameter
+from search.verdict import Finalist, Verdict
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """Each finalist: search score, holdout score with interval, and how the winner compares."""
+    counts = verdict.documents
+    table = Table(
+        title=f"Verdict: {verdict.objective} of the tasks, {verdict.trials} trials",
+        caption=f"search score on {counts['search']} documents; holdout score on {counts['holdout']} that no search "
+        "decision read; p: paired permutation test on the holdout, winner against this row",
+    )
+    table.add_column("candidate")
+    for name in ("search", "holdout", "95% interval", "winner is ahead by", "p"):
+        table.add_column(name, justify="right")
+    for finalist in verdict.finalists:
+        table.add_row(*_verdict_row(finalist, verdict), style="bold" if finalist.trial == verdict.winner else "")
+    return table
+
+
+def _verdict_row(finalist: Finalist, verdict: Verdict) -> list[str]:
+    label = finalist.label
+    if finalist.trial == verdict.winner:
+        label = f"winner: trial {finalist.trial} ({label})"
+    elif finalist.trial == verdict.best_expert:
+        label = f"{label} (best expert)"
+    against = finalist.winner_minus_this
+    return [
+        label,
+        f"{finalist.search:.4f}",
+        f"{finalist.holdout:.4f}",
+        f"{finalist.low:.4f} – {finalist.high:.4f}",
+        "" if against is None else f"{against.difference:+.4f} ({against.low:+.4f} – {against.high:+.4f})",
+        "" if against is None else p_value(against.p_value),
+    ]
+
+
+def tasks_table(verdict: Verdict) -> Table:
+    """Each finalist's score in each task, on the holdout."""
+    table = Table(title="Holdout score by task")
+    table.add_column("candidate")
+    tasks = verdict.finalists[0].tasks
+    for name, pair in tasks.items():
+        table.add_column(f"{name}\n{pair.metric}", justify="right")
+    for finalist in verdict.finalists:
+        label = "winner" if finalist.trial == verdict.winner else finalist.label
+        table.add_row(label, *(f"{finalist.tasks[name].holdout:.4f}" for name in tasks))
+    return table
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is written; the permutation test gives none below 1/(draws+1)."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """The trials, one a row."""
+    table = Table()
+    for name in ("trial", "origin", "state", "score", "seconds", "reason"):
+        table.add_column(name, justify="right" if name in ("trial", "score", "seconds") else "left")
+    for trial in trials:
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        seconds = "" if trial.told_at is None else f"{trial.told_at - trial.created_at:.1f}"
+        table.add_row(str(trial.number), trial.origin, trial.state, value, seconds, trial.why or "")
+    return table
+
+
+def studies_table(rows: Sequence[tuple[Study, dict[str, int], float | None]]) -> Table:
+    """The studies: name, state, trials by state, best score."""
+    table = Table()
+    for name in ("study", "state", "trials", "best"):
+        table.add_column(name)
+    for study, counts, best in rows:
+        asked = study.spec["search"]["trials"]
+        ended = sum(count for state, count in counts.items() if state != "open")
+        table.add_row(study.name, study.state, f"{ended}/{asked}", "" if best is None else f"{best:.4f}")
+    return table
+
+
+def methods_table() -> Table:
+    """The catalog."""
+    table = Table(show_lines=True)
+    for name in ("method", "what it does", "parameters (default; searched range)", "experts", "paper"):
+        table.add_column(name)
+    for row in CATALOG.values():
+        fewest, most = row.experts
+        experts = f"{fewest}+" if most >= 64 else (f"{fewest}–{most}" if fewest != most else str(most))
+        table.add_row(row.name, row.summary, "\n".join(_parameters(row)) or "none", experts, row.paper)
+    return table
+
+
+def _parameters(row: Method) -> list[str]:
+    weight = {"per_expert": "one an expert", "one_hot": "one expert a group"}.get(row.weighting, "")
+    lines = [f"{_parameter(row.weight)}, {weight}"] if row.weight else []
+    return lines + [_parameter(p) for p in row.parameters]
+
+
+def _parameter(p: Parameter) -> str:
+    span = f"{p.low:g}–{p.high:g}" if p.searched else "fixed unless bounds are given"
+    return f"{p.name} ({p.default:g}; {span})" if not isinstance(p.default, str) else f"{p.name} ({p.default})"

@@ -1,0 +1,94 @@
+"""`mergesearch run`: a study file to verdict and export, with what a person sees of it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rich.console import Console
+
+from api.embedded import Fingerprinted, prepare, run_study
+from api.output import print_json
+from api.places import require_writable
+from api.progress import RunProgress
+from api.report import tasks_table, verdict_table
+from api.winner import already_exported, chosen_trial, export_trial
+from db.store import Store, find_home, open_home
+from evaluation.quiet import quiet_libraries
+from merging.errors import OutputError
+from search.study import StudySpec, load_study
+from search.verdict import Verdict
+
+
+def run_file(
+    path: Path, to: Path | None, *, export: bool, devices: tuple[str, ...], home: Path, as_json: bool
+) -> Verdict:
+    """Run the study in a file. See `api.cli.run` for the arguments.
+
+    Raises:
+        InvalidInput: something cannot work; nothing was created.
+        MergesearchError: as `run_study`.
+    """
+    console = Console(stderr=True)
+    spec = load_study(path)
+    home = home.absolute()
+    place = (to.absolute() if to else home / "exports" / spec.name) if export else None
+    require_writable("home", home, "choose another folder with --home")
+    store = find_home(home)
+    if place is not None:
+        _require_free(place, spec, store)
+    cache = Fingerprinted(store.fingerprints if store else None)
+    with _waiting(console, "checking models and tasks"):
+        quiet_libraries()
+        prepared = prepare(spec, cache)
+    store = store or open_home(home)
+    cache.save(store.fingerprints)
+    progress = RunProgress(store, console)
+    with progress.shown():
+        workers = devices or default_devices(spec.search.parallel)
+        verdict = run_study(prepared, store, home, workers, progress.watcher)
+    if place is not None:
+        _export_winner(store, spec, place, console)
+    _show(verdict, place, as_json=as_json)
+    return verdict
+
+
+def default_devices(parallel: int) -> tuple[str, ...]:
+    """A worker on every GPU, at most `parallel`; without a GPU, `parallel` on the CPU."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return tuple(f"cuda:{i}" for i in range(min(count, parallel))) or ("cpu",) * parallel
+
+
+def _waiting(console: Console, what: str) -> AbstractContextManager[object]:
+    return console.status(what) if console.is_terminal else nullcontext()
+
+
+def _require_free(place: Path, spec: StudySpec, store: Store | None) -> None:
+    """Refuse a place that is taken before an hour is spent, unless this study's own export lies there."""
+    if place.exists():
+        study = store.studies.find(spec.name) if store else None
+        if store is None or study is None or study.verdict is None:
+            raise OutputError("to", str(place), "exists", "name a new folder with --to, or remove it")
+        winner = chosen_trial(store, study, None)
+        already_exported(place, store.evaluations.recipe(winner.evaluation_id or 0))
+    require_writable("to", place, "name another folder with --to")
+
+
+def _export_winner(store: Store, spec: StudySpec, place: Path, console: Console) -> None:
+    study = store.studies.get(spec.name)
+    winner = chosen_trial(store, study, None)
+    if already_exported(place, store.evaluations.recipe(winner.evaluation_id or 0)):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _waiting(console, "exporting the winner"):
+        export_trial(store, study, winner, place)
+
+
+def _show(verdict: Verdict, place: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(verdict.model_dump(mode="json", by_alias=True) | {"exported_to": str(place) if place else None})
+        return
+    console = Console()
+    console.print(verdict_table(verdict), tasks_table(verdict))
+    if place is not None:
+        console.print(f"The winner is in {place}", highlight=False, soft_wrap=True)

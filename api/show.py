@@ -1,0 +1,102 @@
+"""`mergesearch status` and `mergesearch trials`: what the database holds."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from api.output import print_json
+from api.report import studies_table, tasks_table, trials_table, verdict_table
+from db.records import Study, Trial
+from db.store import Store, find_home
+from evaluation.result import Scored
+from merging.errors import NotFound
+from search.verdict import Verdict
+
+
+def open_existing(home: Path) -> Store:
+    """The store in that home.
+
+    Raises:
+        NotFound: there is none.
+    """
+    store = find_home(home.absolute())
+    if store is None:
+        raise NotFound(f"there are no studies in {home}; run one first, or name their folder with --home")
+    return store
+
+
+def show_status(name: str | None, home: Path, *, as_json: bool) -> None:
+    """Print one study, or all."""
+    store = open_existing(home)
+    studies = (store.studies.get(name),) if name else store.studies.all()
+    if as_json:
+        found = [_summary(store, study) for study in studies]
+        print_json(found[0] if name else found)
+        return
+    console = Console()
+    console.print(studies_table([(s, store.studies.counts(s.id), _best(store, s)) for s in studies]))
+    for study in studies if name else ():
+        if study.verdict:
+            verdict = Verdict.model_validate(study.verdict)
+            console.print(verdict_table(verdict), tasks_table(verdict))
+        if study.why:
+            console.print(f"failed: {study.why}", markup=False)
+
+
+def show_trials(name: str, home: Path, *, as_json: bool) -> None:
+    """Print a study's trials."""
+    store = open_existing(home)
+    study = store.studies.get(name)
+    found = store.trials.all(study.id)
+    if as_json:
+        print_json([_detail(store, trial) for trial in found])
+    else:
+        Console().print(trials_table(found))
+
+
+def _best(store: Store, study: Study) -> float | None:
+    return max((t.value for t in store.trials.all(study.id) if t.value is not None), default=None)
+
+
+def _summary(store: Store, study: Study) -> dict[str, Any]:
+    return {
+        "name": study.name,
+        "state": study.state,
+        "why": study.why,
+        "trials": store.studies.counts(study.id),
+        "trials_asked": study.spec["search"]["trials"],
+        "best": _best(store, study),
+        "verdict": study.verdict,
+    }
+
+
+def _detail(store: Store, trial: Trial) -> dict[str, Any]:
+    detail: dict[str, Any] = {
+        "number": trial.number,
+        "origin": trial.origin,
+        "state": trial.state,
+        "value": trial.value,
+        "why": trial.why,
+        "params": trial.params,
+    }
+    if trial.evaluation_id is None:
+        return detail
+    evaluation = store.evaluations.get(trial.evaluation_id)
+    detail |= {
+        "recipe": evaluation.recipe.model_dump(mode="json", by_alias=True),
+        "recipe_digest": evaluation.recipe_digest,
+    }
+    if isinstance(evaluation.outcome, Scored):
+        outcome = evaluation.outcome
+        detail |= {
+            "scores": {
+                s.task: {"metric": s.metric, "value": s.value, "stderr": s.stderr, "documents": len(s.documents)}
+                for s in outcome.scores
+            },
+            "tokens": outcome.tokens,
+            "build_seconds": outcome.build_seconds,
+            "score_seconds": outcome.score_seconds,
+            "device": outcome.device,
+        }
+    return detail

@@ -1,0 +1,218 @@
+"""How long one candidate takes to build: against copying the same bytes, and against mergekit.
+
+    python benchmarks/build.py [--parameters 1.1e8] [--experts 3] [--dtype float32] [--threads N] [--repeats 5]
+
+Makes a random Llama-shaped base and experts in a temporary folder, then times task arithmetic, all modes in turn
+in one process: medians, and ratios to a plain `copy_` that reads and writes as many bytes as reading every model
+once and writing the result once. mergekit takes part where it can be imported (run this in an environment of its own,
+with PYTHONPATH set to this repository); page caches are warm in every mode.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from merging.export import export
+from merging.models import ModelSet
+from merging.recipe import SCHEMA, GroupMerge, Recipe
+from merging.resident import ResidentModel
+from merging.schedule import ranges
+from merging.shard import header
+
+HIDDEN, INNER, VOCABULARY = 768, 2048, 16000
+GROUPS = 4
+Modes = dict[str, Callable[[], float]]
+
+
+def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
+    """Tensors of a Llama with at least that many parameters."""
+    layer = {
+        "input_layernorm": (HIDDEN,),
+        "post_attention_layernorm": (HIDDEN,),
+        **{f"self_attn.{p}_proj": (HIDDEN, HIDDEN) for p in "qkvo"},
+        **{f"mlp.{p}_proj": (INNER, HIDDEN) for p in ("gate", "up")},
+        "mlp.down_proj": (HIDDEN, INNER),
+    }
+    outside: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+        "lm_head.weight": (VOCABULARY, HIDDEN),
+    }
+    each, rest = (sum(map(math.prod, part.values())) for part in (layer, outside))
+    count = max(GROUPS, math.ceil((parameters - rest) / each))
+    inside = {f"model.layers.{i}.{name}.weight": shape for i in range(count) for name, shape in layer.items()}
+    return outside | inside
+
+
+def write_model(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """A checkpoint folder of these tensors."""
+    folder.mkdir()
+    layers = sum(name.endswith("q_proj.weight") for name in tensors)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_attention_heads": 12,
+        "num_hidden_layers": layers,
+        "tie_word_embeddings": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "vocab_size": VOCABULARY,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(header((name, dtype, tuple(t.shape)) for name, t in tensors.items()))
+        for tensor in tensors.values():
+            file.write(tensor.view(torch.uint8).numpy().data)
+
+
+def write_models(root: Path, parameters: float, experts: int, dtype: torch.dtype) -> None:
+    """A base, and experts whose deltas are 5% of a weight's size."""
+    generator = torch.Generator().manual_seed(0)
+    base = {n: torch.randn(s, generator=generator).mul_(0.03) for n, s in shapes(parameters).items()}
+    write_model(root / "base", {n: t.to(dtype) for n, t in base.items()}, dtype)
+    for i in range(experts):
+        noisy = {n: (t + torch.randn(t.shape, generator=generator) * 0.0015).to(dtype) for n, t in base.items()}
+        write_model(root / f"expert{i}", noisy, dtype)
+
+
+def recipes(models: ModelSet) -> Iterator[tuple[Recipe, Recipe]]:
+    """Endless pairs of recipes: one that differs from all before in every group, one that then differs in one."""
+    spans = ranges(models.layout.layer_count, GROUPS)
+    paths = {name: str(e.path) for name, e in models.experts.items()}
+
+    def group(span: tuple[int, int], weight: float) -> GroupMerge:
+        return GroupMerge(layers=span, method="task_arithmetic", weights=dict.fromkeys(models.names, weight))
+
+    def made(groups: tuple[GroupMerge, ...]) -> Recipe:
+        return Recipe(schema_=SCHEMA, base=str(models.base.path), experts=paths, groups=groups)
+
+    for i in itertools.count():
+        new, newer = 0.2 + (i % 1000) * 1e-4, 0.4 + (i % 1000) * 1e-4
+        full = tuple(group(span, new) for span in spans)
+        one = (full[0], group(spans[1], newer), *full[2:])
+        yield made(full), made(one)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def our_modes(root: Path, models: ModelSet, dtype: torch.dtype) -> Modes:
+    """The copy that everything is compared with, and what this repository does."""
+    live = {name: torch.zeros(models.base.entry(name).shape, dtype=dtype) for name in models.base.names}
+    resident, supply = ResidentModel(models, live), recipes(models)
+    count = sum(t.numel() for t in live.values()) * (len(models.names) + 2) // 2
+    source, target = torch.ones(count, dtype=dtype), torch.zeros(count, dtype=dtype)
+    pending: list[Recipe] = []
+
+    def build() -> float:
+        full, one = next(supply)
+        pending[:] = [one]
+        return timed(lambda: resident.apply(full))
+
+    def to_disk() -> float:
+        seconds = timed(lambda: export(next(supply)[0], models, root / "out"))
+        shutil.rmtree(root / "out")
+        return seconds
+
+    return {
+        "copy_ of the same bytes": lambda: timed(lambda: target.copy_(source)),
+        "build, every group": build,
+        f"build, one group of {GROUPS}": lambda: timed(lambda: resident.apply(pending[0])),
+        "export (with fsync)": to_disk,
+    }
+
+
+def mergekit_modes(root: Path, models: ModelSet, dtype: torch.dtype) -> Modes:
+    """The same merge by mergekit: in memory into a live model, and from disk to disk; none if not installed."""
+    try:
+        from mergekit.config import MergeConfiguration
+        from mergekit.merge import run_merge
+        from mergekit.merge_methods.api import merge_state_dicts
+        from mergekit.options import MergeOptions
+    except ImportError:
+        return {}
+    sources: dict[str, Any] = {"base": models.base, **models.experts}
+    states = {name: {n: c.tensor(n).clone() for n in models.base.names} for name, c in sources.items()}
+    live = {name: torch.zeros_like(tensor) for name, tensor in states["base"].items()}
+    weights = dict.fromkeys(models.names, 0.3)
+    config = MergeConfiguration.model_validate(
+        {
+            "merge_method": "task_arithmetic",
+            "base_model": str(root / "base"),
+            "dtype": str(dtype).removeprefix("torch."),
+            "models": [{"model": str(root / n), "parameters": {"weight": 0.3}} for n in models.names],
+        }
+    )
+
+    def in_memory() -> None:
+        merged = merge_state_dicts(states, "task_arithmetic", parameters={"weight": weights}, base="base", dtype=dtype)
+        for name, tensor in merged.items():
+            live[name].copy_(tensor)
+
+    def to_disk() -> float:
+        options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
+        seconds = timed(lambda: run_merge(config, str(root / "theirs"), options=options))
+        shutil.rmtree(root / "theirs")
+        return seconds
+
+    return {"mergekit in memory": lambda: timed(in_memory), "mergekit to disk (no fsync)": to_disk}
+
+
+def report(seconds: dict[str, list[float]], parameters: int, settings: argparse.Namespace) -> None:
+    """Prints medians and ratios to the first mode."""
+    unit = statistics.median(next(iter(seconds.values())))
+    print(f"{parameters / 1e6:.1f} M parameters, {settings.experts} experts, {settings.dtype}, "
+          f"{torch.get_num_threads()} threads, median of {settings.repeats}")  # fmt: skip
+    print(f"{'mode':<30} {'seconds':>9} {'min':>9} {'× copy':>8}")
+    for mode, times in seconds.items():
+        median = statistics.median(times)
+        print(f"{mode:<30} {median:>9.4f} {min(times):>9.4f} {median / unit:>8.2f}")
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description="How long one candidate takes to build.")
+    parser.add_argument("--parameters", type=float, default=1.1e8)
+    parser.add_argument("--experts", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+    dtype = getattr(torch, settings.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_models(root, settings.parameters, settings.experts, dtype)
+        models = ModelSet.open(root / "base", {f"expert{i}": root / f"expert{i}" for i in range(settings.experts)})
+        theirs = mergekit_modes(root, models, dtype)
+        modes = our_modes(root, models, dtype) | theirs
+        seconds: dict[str, list[float]] = {mode: [] for mode in modes}
+        for turn in range(settings.repeats + 1):
+            for mode, run in modes.items():
+                took = run()
+                if turn:  # the first turn warms caches
+                    seconds[mode].append(took)
+        count = sum(math.prod(models.base.entry(name).shape) for name in models.base.names)
+        report(seconds, count, settings)
+        if not theirs:
+            print("mergekit: not installed")
+
+
+if __name__ == "__main__":
+    main()

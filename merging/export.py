@@ -1,0 +1,192 @@
+"""Writes a merge to disk as an ordinary Hugging Face folder, one tensor at a time.
+
+The folder appears whole or not at all: everything is written to a hidden sibling, synced and renamed.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import RawIOBase
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merging.checkpoint import INDEX, SINGLE, tie_flag
+from merging.engine import Engine, Plan
+from merging.errors import OutputError
+from merging.models import ModelSet
+from merging.recipe import Recipe
+from merging.shard import header
+
+# What belongs to a model beside config and weights. Listed, so that no pickle and no optimiser state comes along.
+_COMPANIONS = (
+    "generation_config.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "*.tiktoken",
+    "*.spm",
+    "*.bpe.model",
+    "spiece.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template*",
+    "additional_chat_templates/*.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE*",
+)
+
+
+def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes] | None = None) -> None:
+    """Writes the merge as a folder that `from_pretrained` loads.
+
+    Weights are laid out as the base's: the same files, the same tensors in each. Beside them stand config.json,
+    the base's tokenizer and its companions, and recipe.json. Memory: a few times the largest tensor.
+
+    Args:
+        recipe: the merge.
+        models: its models, opened.
+        to: the folder to create; its parent must exist.
+        extra: more files by plain name, e.g. a model card; they win over the base's.
+
+    Raises:
+        InvalidRecipe: the recipe is for other models.
+        NonFiniteCandidate: a merged tensor has NaN or infinity.
+        OutputError: `to` exists or cannot be written. Nothing is left behind, whatever is raised.
+    """
+    extra = dict(extra or {})
+    for name in extra:
+        if Path(name).name != name:
+            raise ValueError(f"extra file {name!r} is not a plain file name")
+    with _appearing(to) as folder:
+        engine = Engine(models)
+        plans = engine.plans(recipe)
+        _write_weights(engine, plans, folder)
+        _copy_companions(models.base.path, folder)
+        texts = {"config.json": _config(models, recipe), "recipe.json": recipe.to_json().encode()}
+        for name, content in (texts | extra).items():
+            _write(folder / name, content)
+
+
+@contextmanager
+def _appearing(to: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends and vanishes when the block fails."""
+    if to.exists() or to.is_symlink():
+        raise OutputError("to", str(to), "exists", "choose another folder, or remove it first")
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".part", dir=to.parent))
+    except OSError as error:
+        raise _unwritable(to, error) from error
+    try:
+        folder.chmod(0o777 & ~_umask())
+        yield folder
+        _sync(folder)
+        os.rename(folder, to)
+        _sync(to.parent)
+    except OSError as error:
+        raise _unwritable(to, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(to: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        return OutputError("to", str(to), "exists", "choose another folder, or remove it first")
+    remedies = {
+        errno.ENOENT: "create its parent folder first",
+        errno.ENOSPC: "free disk space or choose another disk",
+    }
+    remedy = remedies.get(error.errno or 0, "choose a folder that you may write to")
+    return OutputError("to", str(to), f"cannot be written ({error.strerror})", remedy)
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+def _write_weights(engine: Engine, plans: Mapping[str, Plan], folder: Path) -> None:
+    base, weights, total = engine.models.base, {}, 0
+    stored = {name: engine.stored(name, plan) for name, plan in plans.items()}
+    largest = max(math.prod(base.entry(name).shape) * dtype.itemsize for name, dtype in stored.items())
+    buffer = bytearray(max(largest, 1))  # one for all tensors: fresh memory costs more than the merge itself
+    for file, entries in base.files():
+        # wide numbers first, so that every tensor is aligned to its own width
+        ordered = sorted(entries, key=lambda e: -stored[e.name].itemsize)
+        with (folder / file).open("wb", buffering=0) as out:
+            out.write(header((e.name, stored[e.name], e.shape) for e in ordered))
+            for entry in ordered:
+                data = _merged(engine, plans[entry.name], entry.name, buffer)
+                _write_all(out, data)
+                total += len(data)
+                weights[entry.name] = file
+            os.fsync(out.fileno())
+    if SINGLE not in base.shards:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
+        _write(folder / INDEX, json.dumps(index, indent=2).encode() + b"\n")
+
+
+def _merged(engine: Engine, plan: Plan, name: str, buffer: bytearray) -> memoryview:
+    """The merged tensor's bytes, in the buffer."""
+    dtype, shape = engine.stored(name, plan), engine.models.base.entry(name).shape
+    count = math.prod(shape)
+    if count:
+        engine.merge(name, plan, torch.frombuffer(buffer, dtype=dtype, count=count).view(shape))
+    return memoryview(buffer)[: count * dtype.itemsize]
+
+
+def _write_all(out: RawIOBase, data: memoryview) -> None:
+    """Unbuffered files may take less than they are given (at most 2 GiB a call)."""
+    while data:
+        data = data[out.write(data) :]
+
+
+def _copy_companions(base: Path, folder: Path) -> None:
+    for pattern in _COMPANIONS:
+        for source in base.glob(pattern):
+            target = folder / source.relative_to(base)
+            if source.is_file() and not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                _write(target, source.read_bytes())
+
+
+def _config(models: ModelSet, recipe: Recipe) -> bytes:
+    """The base's config.json, with the dtype and the tie that the weights have."""
+    config: dict[str, Any] = json.loads(json.dumps(models.base.config))
+    if models.base.ties_head and tie_flag(config) is None:
+        config["tie_word_embeddings"] = True
+    if recipe.dtype:
+        found = [c for c in (config, *config.values()) if isinstance(c, dict)]
+        for part in found:
+            for field in ("dtype", "torch_dtype"):
+                if field in part:
+                    part[field] = recipe.dtype
+        if not {"dtype", "torch_dtype"} & set(config):
+            config["torch_dtype"] = recipe.dtype  # the spelling that every version reads
+    return json.dumps(config, indent=2).encode() + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Makes the folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

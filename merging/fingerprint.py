@@ -1,0 +1,71 @@
+"""The content fingerprint of a checkpoint: which numbers it holds, however they are sharded or named on disk.
+
+blake2b over the sorted (name, dtype, shape, blake2b of the bytes). The same pass sees to it that every number
+is finite, so a fingerprint also says that the checkpoint can be merged.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from os import cpu_count
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# Below torch's grain size a reduction stays on its own thread, which leaves the cores to the hashes beside it;
+# and a chunk is still in cache when it is read the second time.
+_CHUNK = 1 << 14
+
+
+class FingerprintCache(Protocol):
+    """Remembers fingerprints between processes. Keys change when a file of the folder changes."""
+
+    def get(self, key: str) -> str | None:
+        """The fingerprint put under the key, or None."""
+        ...
+
+    def put(self, key: str, fingerprint: str) -> None:
+        """Remembers a fingerprint; may forget it at any time."""
+        ...
+
+
+class NonFinite(ValueError):
+    """A tensor holds NaN or infinity. Its message is the tensor's name."""
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor, memoryview]]) -> str:
+    """32 hex digits that name the contents.
+
+    Args:
+        tensors: name, values and the same values as bytes, in any order.
+
+    Raises:
+        NonFinite: the first tensor, by name, that holds NaN or infinity.
+    """
+    rows = sorted(tensors, key=lambda row: row[0])
+    whole = blake2b(digest_size=16)
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        for (name, tensor, _), digest in zip(rows, pool.map(_digest, rows), strict=True):
+            whole.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode() + digest)
+    return whole.hexdigest()
+
+
+def _digest(row: tuple[str, Tensor, memoryview]) -> bytes:
+    name, tensor, data = row
+    hashed = blake2b(digest_size=16)
+    flat, step = tensor.reshape(-1), _CHUNK * tensor.dtype.itemsize
+    for first in range(0, flat.numel(), _CHUNK):
+        if tensor.is_floating_point() and not is_finite(flat[first : first + _CHUNK]):
+            raise NonFinite(name)
+        start = first * tensor.dtype.itemsize
+        hashed.update(data[start : start + step])
+    return hashed.digest()
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    # NaN and infinity survive a sum, which reads faster than a test of each value; only a sum that
+    # overflowed by itself needs the slow test. float16 would often overflow; bfloat16 adds in float32 anyway.
+    total = values.sum(dtype=torch.float32 if values.dtype == torch.float16 else None)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())

@@ -1,0 +1,130 @@
+"""A live model whose parameters are overwritten with one candidate after another; nothing touches the disk."""
+
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from merging.checkpoint import is_derived
+from merging.engine import Engine
+from merging.errors import InvalidModel
+from merging.models import ModelSet
+from merging.placement import stack_source
+from merging.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Build:
+    """What one `apply` did.
+
+    Attributes:
+        seconds: wall time.
+        tensors: how many tensors were rebuilt.
+        groups: how many of the recipe's groups they lie in.
+    """
+
+    seconds: float
+    tensors: int
+    groups: int
+
+
+class ResidentModel:
+    """Writes candidates into a live model, in place, and only where they differ from the last one.
+
+    After `apply(recipe)` every parameter holds exactly what `export(recipe, …)` would store, in the live model's own
+    dtype. On the CPU no copy of the models is held beside the live one.
+
+    Args:
+        models: base and experts.
+        live: the live tensors by checkpoint tensor name (see `bind`); any device and floating dtype. Several names
+            of one tied tensor may be given.
+        memo_bytes: how much prepared state (masks, thresholds) to keep between candidates.
+        device_bytes: on a GPU, how much of its memory base and experts may take; None: half of what is free.
+
+    Raises:
+        InvalidModel: live model and checkpoint do not have the same tensors.
+    """
+
+    def __init__(
+        self,
+        models: ModelSet,
+        live: Mapping[str, Tensor],
+        *,
+        memo_bytes: int = 1 << 30,
+        device_bytes: int | None = None,
+    ) -> None:
+        _check_live(models, live)
+        self.models = models
+        self._live = {name: live[name].detach() for name in models.base.names}
+        devices = {name: tensor.device for name, tensor in self._live.items()}
+        self._engine = Engine(models, stack_source(models, devices, device_bytes), memo_bytes)
+        self._holds: dict[str, Hashable] = {}  # the effect each tensor was last built with; absent: unknown
+
+    def apply(self, recipe: Recipe) -> Build:
+        """Makes the live model the recipe's merge.
+
+        Safe against failure: whatever was interrupted is rebuilt by the next call.
+
+        Raises:
+            InvalidRecipe: the recipe is for other models.
+            NonFiniteCandidate: a merged tensor has NaN or infinity.
+        """
+        start = time.perf_counter()
+        stale = []
+        for name, plan in self._engine.plans(recipe).items():
+            if self._holds.get(name) != plan.effect:
+                stale.append((name, plan))
+        for name, plan in stale:
+            self._holds.pop(name, None)
+            self._engine.merge(name, plan, self._live[name])
+            self._holds[name] = plan.effect
+        if any(tensor.is_cuda for tensor in self._live.values()):
+            torch.cuda.synchronize()
+        return Build(time.perf_counter() - start, len(stale), len({id(plan) for _, plan in stale}))
+
+    def forget(self) -> None:
+        """Rebuilds everything next time: call it when somebody else wrote to the live model."""
+        self._holds.clear()
+
+
+def bind(models: ModelSet, module: nn.Module) -> dict[str, Tensor]:
+    """The live tensors of a module by checkpoint tensor name: what `ResidentModel` takes.
+
+    Checkpoints saved from a bare model lack its prefix (`h.0.…` for `transformer.h.0.…`), or have it in excess.
+    """
+    state = dict(module.state_dict(keep_vars=True))
+    prefix = f"{getattr(module, 'base_model_prefix', '')}."
+    for name in models.base.names:
+        for spelling in (prefix + name, name.removeprefix(prefix)):
+            if name not in state and spelling in state:
+                state[name] = state.pop(spelling)
+    return state
+
+
+def _check_live(models: ModelSet, live: Mapping[str, Tensor]) -> None:
+    filled: dict[tuple[torch.device, int], str] = {}
+    for name in models.base.names:
+        shape = models.base.entry(name).shape
+        if name not in live:
+            raise _misfit(models, f"has the tensor {name}, which the live model lacks")
+        if tuple(live[name].shape) != shape:
+            raise _misfit(models, f"has {name} of shape {list(shape)}, the live model {list(live[name].shape)}")
+        other = filled.setdefault(_place(live[name]), name)
+        if other != name and live[name].numel():
+            problem = f"has both {other} and {name}, which the live model ties"
+            raise _misfit(models, problem, "set tie_word_embeddings to true in its config.json and save it again")
+    for name, tensor in live.items():
+        known = name in models.base.names or _place(tensor) in filled or is_derived(name, tuple(tensor.shape))
+        if not known and tensor.is_floating_point():
+            raise _misfit(models, f"lacks the live model's parameter {name}")
+
+
+def _place(tensor: Tensor) -> tuple[torch.device, int]:
+    return tensor.device, tensor.data_ptr()
+
+
+def _misfit(models: ModelSet, problem: str, remedy: str = "") -> InvalidModel:
+    remedy = remedy or "build the live model from the base's own config and class, without quantisation"
+    return InvalidModel(models.base.key, str(models.base.path), problem, remedy)
