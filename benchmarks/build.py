@@ -67,7 +67,7 @@ def write_model(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype) ->
         "num_attention_heads": 12,
         "num_hidden_layers": layers,
         "tie_word_embeddings": False,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "vocab_size": VOCABULARY,
     }
     (folder / "config.json").write_text(json.dumps(config))

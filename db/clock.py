@@ -17,8 +17,3 @@ class epoch_now(FunctionElement[float]):
 @compiles(epoch_now, "sqlite")
 def _sqlite(element: epoch_now, compiler: Any, **kw: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(epoch_now, "postgresql")
-def _postgresql(element: epoch_now, compiler: Any, **kw: Any) -> str:
-    return "extract(epoch from clock_timestamp())::double precision"

@@ -4,11 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db.models import DocumentSetRow, EvaluationRow, FingerprintRow, StudyRow, TrialRow
+from db.models import DocumentSetRow, FingerprintRow, StudyRow, TrialRow
 from db.records import Study
 from evaluation.result import Part
 from merging.errors import Conflict, NotFound
@@ -101,14 +101,6 @@ class Studies:
     def _update(self, study_id: int, **values: Any) -> None:
         with Session(self._engine) as session, session.begin():
             session.execute(update(StudyRow).where(StudyRow.id == study_id).values(**values))
-
-    def delete(self, name: str) -> None:
-        """Remove a study with everything that belongs to it."""
-        study = self.get(name)
-        with Session(self._engine) as session, session.begin():
-            for table in (TrialRow, EvaluationRow):
-                session.execute(delete(table).where(table.study_id == study.id))
-            session.execute(delete(StudyRow).where(StudyRow.id == study.id))
 
 
 class Fingerprints:

@@ -65,7 +65,7 @@ def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes
     """
     extra = dict(extra or {})
     for name in extra:
-        if Path(name).name != name:
+        if not name or Path(name).name != name:
             raise ValueError(f"extra file {name!r} is not a plain file name")
     with _appearing(to) as folder:
         engine = Engine(models)
@@ -172,7 +172,7 @@ def _config(models: ModelSet, recipe: Recipe) -> bytes:
                 if field in part:
                     part[field] = recipe.dtype
         if not {"dtype", "torch_dtype"} & set(config):
-            config["torch_dtype"] = recipe.dtype  # the spelling that every version reads
+            config["dtype"] = recipe.dtype
     return json.dumps(config, indent=2).encode() + b"\n"
 
 

@@ -72,39 +72,39 @@ def masked_(out: Tensor, delta: Tensor, mask: Tensor) -> Tensor:
     return out.copy_(mask.view(torch.int8)).mul_(delta)
 
 
-def masked_sum(deltas: Tensor, masks: Tensor, weights: Sequence[float]) -> Tensor:
-    """Σ_t w_t m_t τ_t: deltas [T, *shape], masks bool [T, *shape] -> [*shape]."""
-    total, buffer = torch.zeros_like(deltas[0]), torch.empty_like(deltas[0])
+def masked_sum(deltas: Tensor, masks: Tensor, weights: Sequence[float], buffer: Tensor | None = None) -> Tensor:
+    """Σ_t w_t m_t τ_t: deltas [T, *shape], masks bool [T, *shape] -> [*shape]; `buffer` [*shape] is scratch."""
+    total, buffer = torch.zeros_like(deltas[0]), torch.empty_like(deltas[0]) if buffer is None else buffer
     for delta, mask, weight in zip(deltas, masks, weights, strict=True):
         total.add_(masked_(buffer, delta, mask).mul_(weight))
     return total
 
 
-def elected_sign(votes: Tensor) -> Tensor:
-    """The sign +1 or -1 of Σ votes, [*shape] -> [*shape]; a tied vote elects +1."""
-    return torch.ge(votes, 0.0, out=torch.empty_like(votes)).mul_(2.0).sub_(1.0)  # 1 or 0, then ±1
+def elect_(votes: Tensor) -> Tensor:
+    """votes = the sign +1 or -1 of the summed votes [*shape], in place; a tied vote elects +1."""
+    return torch.ge(votes, 0.0, out=votes).mul_(2.0).sub_(1.0)  # 1 or 0, then ±1
 
 
 def agreeing_sums(deltas: Tensor, masks: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Signed sum and weight of the experts that agree with the elected sign, element by element.
 
     s = sign(Σ_t w_t m_t τ_t); numerator Σ_t [sign(w_t m_t τ_t) = s] w_t m_t τ_t, denominator Σ_t [same] w_t.
-    Zero — trimmed, unchanged or of weight 0 — neither votes nor agrees.
+    Zero — trimmed, unchanged or of weight 0 — neither votes nor agrees. Four buffers of [*shape] in all.
 
     Returns:
         numerator and denominator, both [*shape], from deltas [T, *shape] and masks bool [T, *shape].
     """
-    sign = elected_sign(masked_sum(deltas, masks, weights))
-    numerator, denominator, vote = torch.zeros_like(sign), torch.zeros_like(sign), torch.empty_like(sign)
-    agrees = torch.empty_like(sign)
+    vote = torch.empty_like(deltas[0])
+    sign = elect_(masked_sum(deltas, masks, weights, vote))
+    numerator, denominator = torch.zeros_like(sign), torch.zeros_like(sign)
     for delta, mask, weight in zip(deltas, masks, weights, strict=True):
         masked_(vote, delta, mask).mul_(weight).mul_(sign)  # positive where the expert agrees
         numerator.add_(vote.clamp_(min=0.0))
-        denominator.add_(torch.gt(vote, 0.0, out=agrees), alpha=weight)
+        denominator.add_(torch.gt(vote, 0.0, out=vote), alpha=weight)
     return numerator.mul_(sign), denominator
 
 
 def mean_(numerator: Tensor, denominator: Tensor, eps: float = 1e-30) -> Tensor:
-    """numerator /= denominator in place, where |denominator| < eps counts as 1 (nobody agreed: 0 stays 0)."""
-    nobody = torch.lt(denominator.abs(), eps, out=torch.empty_like(denominator))
+    """numerator /= denominator in place; a denominator (≥ 0) below eps counts as 1: over nobody, 0 stays 0."""
+    nobody = torch.lt(denominator, eps, out=torch.empty_like(denominator))
     return numerator.div_(denominator.add_(nobody))  # 1 + eps is 1

@@ -4,8 +4,13 @@ A message is only a hint that an evaluation is waiting; the database says what i
 or repeat messages: that costs time, never a result.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from db.store import Store
+from evaluation.result import Failed, Infeasible, Part, Scored
+from merging.recipe import Recipe
 
 
 class Dispatcher(Protocol):
@@ -18,3 +23,27 @@ class Dispatcher(Protocol):
     def wait(self, seconds: float) -> None:
         """Return when something may have changed, or after that time."""
         ...
+
+
+class InlineDispatcher:
+    """Does the evaluations in the calling process, one at each `wait`: for tests and tools, not for speed.
+
+    Args:
+        evaluate: scores a recipe on a part of the documents.
+    """
+
+    def __init__(self, store: Store, evaluate: Callable[[Recipe, Part], Scored | Infeasible | Failed]) -> None:
+        self._store, self._evaluate = store, evaluate
+        self._queue: deque[int] = deque()
+
+    def announce(self, evaluation_ids: Sequence[int]) -> None:
+        """Queue them."""
+        self._queue.extend(evaluation_ids)
+
+    def wait(self, seconds: float) -> None:
+        """Do the oldest that is still to be had."""
+        while self._queue:
+            lease = self._store.evaluations.claim(self._queue.popleft(), "inline", seconds=3600.0)
+            if lease is not None:
+                self._store.evaluations.finish(lease, self._evaluate(lease.recipe, lease.part))
+                return

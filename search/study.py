@@ -6,6 +6,7 @@ one message that names the key, the value and the remedy.
 
 import difflib
 import json
+import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -233,8 +234,10 @@ def _translate(error: ValidationError) -> InvalidStudy:
         return InvalidStudy(key, None, "is missing", "add it")
     if first["type"] == "too_short":
         return InvalidStudy(key, first["input"], "is empty", "list at least one")
-    problem = first["msg"][0].lower() + first["msg"][1:]
-    return InvalidStudy(key, first["input"], "is not valid", problem.replace("input should", "it should"))
+    # a value that fits no branch of a union is complained of once for each branch
+    wishes = [e["msg"].split(", unable")[0] for e in error.errors() if e["loc"][: len(parts)] == tuple(parts)]
+    wanted = " or ".join(re.sub(r"^\w+ should ", "", wish) for wish in wishes)
+    return InvalidStudy(key, first["input"], "is not valid", f"it should {wanted}")
 
 
 def _known_keys(parts: list[Any]) -> list[str]:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from merging.catalog import CATALOG, Method
+from merging.checkpoint import SINGLE
 from merging.models import ModelSet
 from merging.recipe import SCHEMA, GroupMerge, Recipe
 
@@ -58,6 +60,20 @@ def write_models(
     return root / "base", paths
 
 
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """A checkpoint folder of any tensors, with an empty config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / SINGLE, {"format": "pt"})
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def models_of(root: Path, *tensors: dict[str, torch.Tensor]) -> ModelSet:
+    """A model set of any tensors: the base's, then those of experts called a, b …"""
+    base, *experts = (write_tensors(root / str(i), each) for i, each in enumerate(tensors))
+    return ModelSet.open(base, {chr(ord("a") + i): path for i, path in enumerate(experts)})
+
+
 def open_models(root: Path, **how: Any) -> ModelSet:
     """Writes small models under `root` and opens them."""
     return ModelSet.open(*write_models(root, **how))
@@ -69,7 +85,7 @@ def a_group(
     """A group of the method with uneven weights, or with one expert for a one-hot method."""
     weights: Mapping[str, float] = {}
     if row.weighting == "one_hot":
-        weights = {name: float(i == chosen) for i, name in enumerate(experts)}
+        weights = {name: float(i == chosen % len(experts)) for i, name in enumerate(experts)}
     elif row.weight is not None:
         weights = {name: 0.3 + 0.1 * ((i + chosen) % len(experts)) for i, name in enumerate(experts)}
     return GroupMerge(layers=layers, method=row.name, parameters=parameters, weights=dict(weights))

@@ -10,7 +10,7 @@ from merging.primitives import (
     agreeing_sums,
     band_mask,
     draw_mask,
-    elected_sign,
+    elect_,
     kept_count,
     largest_mask,
     magnitude_mask,
@@ -119,7 +119,7 @@ def test_draws_are_nested_and_density_1_keeps_all() -> None:
 
 
 def test_a_tied_vote_elects_plus() -> None:
-    assert elected_sign(torch.tensor([3.0, -2.0, 0.0, -0.0])).tolist() == [1.0, -1.0, 1.0, 1.0]
+    assert elect_(torch.tensor([3.0, -2.0, 0.0, -0.0])).tolist() == [1.0, -1.0, 1.0, 1.0]
 
 
 def test_sums_over_masks() -> None:

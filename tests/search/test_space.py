@@ -1,0 +1,129 @@
+"""The search space: one walk samples, decodes and encodes; parameters exist only where they are used."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merging.catalog import CATALOG
+from merging.errors import InvalidRecipe
+from search.space import Dimension, dimensions, middle
+from search.starts import UNIFORM, starts
+from tests.search.factories import LAYERS, space_of
+
+EVERY_METHOD = [m.name for m in CATALOG.values() if m.experts[1] >= 3]
+
+
+def names(**sections: object) -> list[str]:
+    return [d.name for d in dimensions(space_of(**sections))]
+
+
+def test_one_method_over_the_whole_model_has_one_weight_an_expert() -> None:
+    assert names() == [f"task_arithmetic.weight[{e}]" for e in "abc"]
+
+
+def test_each_group_has_weights_of_its_own() -> None:
+    found = names(space={"layers": "each"})
+    assert len(found) == LAYERS * 3 and "task_arithmetic.weight[b]@layer2" in found
+    assert len(names(space={"layers": 2, "modules": "split"})) == 2 * 3 * 3
+    assert "task_arithmetic.weight[a]@layers0-1.mlp" in names(space={"layers": 2, "modules": "split"})
+
+
+def test_the_method_is_one_choice_per_study_or_one_per_group() -> None:
+    methods = {"methods": ["task_arithmetic", "ties"], "layers": 2}
+    assert [n for n in names(space=methods) if n.startswith("method")] == ["method"]
+    per_group = names(space={**methods, "choose": "per_group"})
+    assert [n for n in per_group if n.startswith("method")] == ["method@layers0-1", "method@layers2-3"]
+
+
+def test_a_parameter_exists_only_under_its_method() -> None:
+    space = space_of(space={"methods": ["task_arithmetic", "ties"]})
+
+    def choose(method: str) -> list[str]:
+        return [d.name for d in dimensions(space, lambda d: method if d.role == "method" else middle(d))]
+
+    assert not any(n.startswith("ties") for n in choose("task_arithmetic"))
+    assert "ties.density" in choose("ties")
+
+
+def test_bounds_replace_the_range_turn_on_what_is_redundant_and_hold_what_has_no_width() -> None:
+    bounds = {"task_arithmetic.weight": [0.2, 0.4], "task_arithmetic.lambda": [0.5, 1.0]}
+    found = {d.name: (d.low, d.high) for d in dimensions(space_of(space={"bounds": bounds}))}
+    assert found["task_arithmetic.lambda"] == (0.5, 1.0)
+    assert found["task_arithmetic.weight[a]"] == (0.2, 0.4)
+    held = space_of(space={"bounds": {"task_arithmetic.lambda": [0.7, 0.7]}})
+    assert len(dimensions(held)) == 3
+    assert held.walk(middle).groups[0].parameters["lambda"] == 0.7
+
+
+def test_a_one_hot_method_is_a_choice_of_experts() -> None:
+    space = space_of(space={"methods": ["layer_swap"], "layers": 2})
+    found = dimensions(space)
+    assert [d.kind for d in found] == ["choice", "choice"]
+    recipe = space.walk(lambda d: "b")
+    assert recipe.groups[0].weights == {"a": 0.0, "b": 1.0, "c": 0.0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sets(st.sampled_from(EVERY_METHOD), min_size=1),
+    st.sampled_from([1, 2, 3, "each"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_decoding_what_a_walk_picked_gives_the_same_recipe(
+    seed: int, methods: set[str], layers: int | str, split: bool, per_group: bool
+) -> None:
+    space = space_of(
+        space={
+            "methods": sorted(methods),
+            "layers": layers,
+            "modules": "split" if split else "together",
+            "choose": "per_group" if per_group else "per_study",
+        }
+    )
+    rng, picked = random.Random(seed), {}
+
+    def pick(d: Dimension) -> bool | int | float | str:
+        value = rng.choice(d.choices) if d.kind == "choice" else rng.uniform(d.low, d.high)
+        picked[d.name] = value
+        return value
+
+    recipe = space.walk(pick)
+    assert space.decode(picked) == recipe
+    assert recipe.layer_count == LAYERS
+    for group in recipe.groups:  # a recipe says everything: no default is left to its reader
+        assert set(group.parameters) == {p.name for p in CATALOG[group.method].parameters}
+
+
+def test_all_zero_weights_make_no_recipe_where_they_are_normalised() -> None:
+    space = space_of(space={"methods": ["ties"]})
+    with pytest.raises(InvalidRecipe, match="all zero"):
+        space.walk(lambda d: 0.0 if d.role == "weight" else middle(d))
+    assert len(dimensions(space, lambda d: 0.0 if d.role == "weight" else middle(d))) == 5
+
+
+def test_starts_are_the_experts_the_uniform_soup_and_each_methods_defaults() -> None:
+    space = space_of(space={"methods": ["task_arithmetic", "ties"], "layers": 2})
+    found = {s.origin: s for s in starts(space)}
+    assert list(found) == ["expert:a", "expert:b", "expert:c", UNIFORM, "default:ties"]
+    for start in found.values():
+        assert start.params is not None and space.decode(start.params) == start.recipe
+    assert found["expert:b"].recipe.groups[1].weights == {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert found[UNIFORM].recipe.groups[0].weights == dict.fromkeys("abc", 1 / 3)
+
+
+def test_a_start_the_space_cannot_express_is_a_recipe_outside_it() -> None:
+    narrow = space_of(space={"bounds": {"task_arithmetic.weight": [0.1, 0.5]}})
+    found = {s.origin: s for s in starts(narrow)}
+    assert found["expert:a"].params is None and found["expert:a"].recipe.groups[0].method == "linear"
+    assert found[UNIFORM].params is not None
+    held = space_of(space={"bounds": {"task_arithmetic.lambda": [0.5, 0.5]}})
+    assert {s.params for s in starts(held) if s.origin.startswith("expert")} == {None}
+
+
+def test_a_study_of_one_expert_has_no_soup() -> None:
+    space = space_of(models={"base": "base", "experts": ["only"]})
+    assert [s.origin for s in starts(space)] == ["expert:only"]

@@ -1,0 +1,104 @@
+"""The study file: what it accepts, and that whatever is wrong is said with key, value and remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from merging.errors import InvalidStudy
+from search.study import load_study, parse_study
+from tests.search.factories import study_content
+
+
+def test_the_designs_example_is_read_with_its_defaults() -> None:
+    spec = parse_study(
+        study_content(
+            models={"base": "zoo/base", "experts": ["zoo/add", {"path": "zoo/sort", "name": "sorting"}]},
+            space={"methods": ["task_arithmetic", "ties"], "layers": "each", "bounds": {"ties.weight": [0, 1.2]}},
+        )
+    )
+    assert [e.name for e in spec.models.experts] == ["add", "sorting"]
+    assert spec.space.layers == "each" and spec.space.modules == "together"
+    assert spec.objective == "mean" and spec.evaluation.holdout == 0.3
+
+
+def test_a_study_that_names_no_methods_gets_the_recommended_ones() -> None:
+    content = study_content()
+    del content["space"]
+    assert set(parse_study(content).space.method_names) >= {"task_arithmetic", "ties"}
+
+
+def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "study.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(study_content(models={"base": "../base"})))
+    spec = load_study(path)
+    assert spec.models.base == str(tmp_path / "base")
+    assert spec.models.experts[0].path == str(tmp_path / "sub" / "experts" / "a")
+
+
+BAD: list[tuple[dict[str, Any], list[str]]] = [
+    ({"serch": {}}, ["serch", "unknown key", "'search'"]),
+    ({"search": {"trails": 5}}, ["search.trails", "unknown key", "trials"]),
+    ({"space": {"methods": ["tis"]}}, ["space.methods[0]", "'tis'", "ties"]),
+    ({"space": {"methods": ["ties", "ties"]}}, ["space.methods[1]", "'ties'", "twice"]),
+    ({"space": {"methods": ["slerp"]}}, ["space.methods[0]", "slerp", "3"]),
+    ({"space": {"layers": 0}}, ["space.layers", "0"]),
+    ({"space": {"layers": "all"}}, ["space.layers", "all"]),
+    ({"space": {"bounds": {"ties.weight": [0, 1]}}}, ["space.bounds.ties.weight", "task_arithmetic"]),
+    ({"space": {"bounds": {"task_arithmetic.wait": [0, 1]}}}, ["task_arithmetic.wait", "weight"]),
+    (
+        {"space": {"bounds": {"task_arithmetic.weight": [1, 0]}}},
+        ["task_arithmetic.weight", "[1.0, 0.0]", "low <= high"],
+    ),
+    ({"space": {"bounds": {"task_arithmetic.weight": [0, 99]}}}, ["task_arithmetic.weight", "99", "[-10, 10]"]),
+    ({"search": {"trials": 0}}, ["search.trials", "0", "1"]),
+    ({"search": {"strategy": "magic"}}, ["search.strategy", "magic", "tpe"]),
+    ({"evaluation": {"tasks": []}}, ["evaluation.tasks", "at least one"]),
+    ({"evaluation": {"tasks": [{"name": "t"}, {"name": "t"}]}}, ["evaluation.tasks[1].name", "'t'", "once"]),
+    ({"evaluation": {"tasks": [{"name": "t", "weight": 0}]}}, ["evaluation.tasks", "weight"]),
+    ({"evaluation": {"tasks": [{"name": "t", "metrics": "acc"}]}}, ["evaluation.tasks[0].metrics", "'metric'"]),
+    ({"evaluation": {"tasks": [{"name": "t"}], "holdout": 1.5}}, ["evaluation.holdout", "1.5"]),
+    ({"models": {"experts": []}}, ["models.experts", "at least one"]),
+    ({"models": {"experts": ["x/a", "y/a"]}}, ["models.experts[1].name", "'a'", "name"]),
+    ({"models": {"experts": [{"path": "x/a", "nome": "b"}]}}, ["models.experts[0].nome", "'name'"]),
+    ({"objective": "pareto"}, ["objective", "pareto", "mean"]),
+    ({"name": "../x"}, ["name", "../x"]),
+    ({"schema": "mergesearch/study/v9"}, ["schema", "v9", "mergesearch/study/v1"]),
+]
+
+
+@pytest.mark.parametrize(("sections", "said"), BAD, ids=[str(b[0])[:50] for b in BAD])
+def test_bad_input_is_refused_with_key_value_and_remedy(sections: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(InvalidStudy) as caught:
+        parse_study(study_content(**sections))
+    for part in said:
+        assert part in str(caught.value), str(caught.value)
+
+
+def test_a_missing_section_is_named() -> None:
+    content = study_content()
+    del content["models"]
+    with pytest.raises(InvalidStudy, match=r"^models: is missing"):
+        parse_study(content)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- just\n- a list", "\x00"])
+def test_what_is_no_study_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidStudy):
+        load_study(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidStudy, match="nowhere.yaml"):
+        load_study(tmp_path / "nowhere.yaml")
+
+
+def test_trials_and_parallel_may_change_while_a_study_lives_and_the_rest_may_not() -> None:
+    digest = parse_study(study_content()).frozen_digest()
+    assert parse_study(study_content(search={"trials": 99, "parallel": 4})).frozen_digest() == digest
+    assert parse_study(study_content(search={"seed": 4})).frozen_digest() != digest
+    assert parse_study(study_content(space={"layers": 2})).frozen_digest() != digest
