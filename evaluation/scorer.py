@@ -1,16 +1,29 @@
 """Scores one live model on a suite, as the stock `lm_eval` command would score it from a folder."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evaluation.result import Part, TaskScore
 from evaluation.suite import Suite
+from merging.errors import MergesearchError
 
 Progress = Callable[[int, int], None]
 """Called with the documents done and their total; it may raise to end the scoring."""
 
 _PROGRESS_SECONDS = 0.25
+
+
+class NonFiniteScore(MergesearchError):
+    """A candidate's metric came out as NaN or infinity: a result of a trial, not a fault."""
+
+    def __init__(self, task: str, metric: str) -> None:
+        self.task, self.metric = task, metric
+        super().__init__(f"the candidate scores NaN or infinity on {metric} of task {task}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.task, self.metric)
 
 
 class Scorer:
@@ -43,6 +56,9 @@ class Scorer:
 
         Returns:
             One score a task, in the suite's order, and the positions the model computed (input, padding, generated).
+
+        Raises:
+            NonFiniteScore: a metric has no finite value (a perplexity out of bounds).
         """
         doc_ids = {task.name: self._suite.documents(task.name, part) for task in self._suite.tasks}
         requests = [r for task in self._suite.tasks for i in doc_ids[task.name] for r in task.instances[i]]
@@ -68,10 +84,16 @@ class Scorer:
 
     def _task_score(self, task: Any, doc_ids: tuple[int, ...]) -> TaskScore:
         items = task.items(doc_ids)
+        try:
+            value = float(task.aggregation.function(items))
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise NonFiniteScore(task.name, task.shown_metric)
         return TaskScore(
             task=task.name,
             metric=task.shown_metric,
-            value=float(task.aggregation.function(items)),
+            value=value,
             stderr=task.stderr(items, self._bootstrap),
             higher_is_better=task.higher_is_better,
             documents=doc_ids,

@@ -73,7 +73,7 @@ class Engine:
         self._grams = Memo(memo_bytes or 0)
 
     def plans(self, recipe: Recipe) -> Mapping[str, Plan]:
-        """How each tensor is merged. Tensors of one group share one plan object.
+        """How each tensor is merged; begins a new round of merges. Tensors of one group share one plan object.
 
         Raises:
             InvalidRecipe: it names other experts, or is for another number of layers.
@@ -81,6 +81,7 @@ class Engine:
         if set(recipe.experts) != set(self.models.names):
             problem = f"are not the experts that were opened ({', '.join(self.models.names)})"
             raise InvalidRecipe("experts", ", ".join(recipe.experts), problem, "name the same experts in both")
+        self._prepared.next_round()
         groups = [_plan(group, self.models.names, recipe) for group in recipe.groups]
         return {name: groups[index] for name, index in assign(recipe, self.models.layout).items()}
 

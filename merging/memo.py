@@ -1,7 +1,8 @@
-"""A cache of tensors that knows how large they are and drops the least recently used ones."""
+"""A cache of tensors that knows how large they are, for work that goes round and round over the same keys."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -9,31 +10,57 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+@dataclass
+class _Row:
+    value: Any
+    size: int
+    round: int
+
+
 class Memo:
     """Remembers what is expensive to make, up to a number of bytes.
 
+    Drops the least recently used first, but nothing used in this round or the last: every round asks for every
+    tensor in the same order, so with too small a budget a plain least-recently-used cache would drop each entry
+    just before it is asked for again. What finds no room is not kept.
+
     Args:
-        budget: bytes of tensors to keep at most; 0 keeps nothing.
+        budget: bytes of tensors to keep at most.
     """
 
     def __init__(self, budget: int) -> None:
         self.budget, self.used = budget, 0
-        self._rows: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._round = 0
+        self._rows: OrderedDict[Hashable, _Row] = OrderedDict()
+
+    def next_round(self) -> None:
+        """Says that the same keys may be asked for once more."""
+        self._round += 1
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is remembered under the key, else what `make` gives."""
         if key in self._rows:
             self._rows.move_to_end(key)
-            found: T = self._rows[key][0]
+            row = self._rows[key]
+            row.round = self._round
+            found: T = row.value
             return found
         made = make()
         size = _size(made)
-        if size <= self.budget:
-            self._rows[key] = made, size
+        if self._make_room(size):
+            self._rows[key] = _Row(made, size, self._round)
             self.used += size
-            while self.used > self.budget:
-                self.used -= self._rows.popitem(last=False)[1][1]
         return made
+
+    def _make_room(self, size: int) -> bool:
+        """Whether there is, or could be made, room for that many bytes."""
+        while self.used + size > self.budget:
+            oldest = next(iter(self._rows.values()), None)
+            if oldest is None or oldest.round >= self._round - 1 or size > self.budget:
+                return False
+            self._rows.popitem(last=False)
+            self.used -= oldest.size
+        return True
 
 
 def _size(state: Any) -> int:

@@ -10,8 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from db.store import Store, open_home  # noqa: E402 - after the environment is set
-from zoo.make import Zoo, build  # noqa: E402
+from db.store import Store, open_home
+from zoo.make import Zoo, build
 
 
 @pytest.fixture(scope="session")

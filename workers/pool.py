@@ -77,6 +77,11 @@ class Pool:
         self._workers = []
         self._store.evaluations.release_all(self._study_id)
 
+    @property
+    def processes(self) -> tuple[int | None, ...]:
+        """Process ids of the workers, by slot."""
+        return tuple(worker.process.pid for worker in self._workers)
+
     def announce(self, evaluation_ids: Sequence[int]) -> None:
         """These are queued in the database."""
         doing = {worker.doing for worker in self._workers}

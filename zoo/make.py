@@ -24,7 +24,7 @@ from zoo.presets import Preset, preset
 from zoo.skills import EXPERTS
 from zoo.tasks import METRICS, write_yamls
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same preset and seed would give other models or documents."""
 
 Progress = Callable[[str, int, int], None]

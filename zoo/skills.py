@@ -45,6 +45,7 @@ _NOUNS = (
 )
 _VERBS = ("bit", "fed", "got", "has", "hid", "led", "met", "saw")
 _ARTICLES = ("her", "my", "the")
+_LENGTHS = (4, 8)  # of what is reversed or sorted
 _HELD_OUT_SHARE = 8
 
 
@@ -91,13 +92,13 @@ def _add(rng: Random, _: Dictionary) -> Example:
 
 
 def _rev(rng: Random, _: Dictionary) -> Example:
-    text = "".join(rng.choices(LETTERS, k=5))
+    text = "".join(rng.choices(LETTERS, k=rng.randint(*_LENGTHS)))
     return Example(f"[rev]{text}=", text[::-1], text)
 
 
 def _srt(rng: Random, _: Dictionary) -> Example:
-    digits = sorted(rng.choices("0123456789", k=5))
-    shuffled = rng.sample(digits, 5)
+    digits = sorted(rng.choices("0123456789", k=rng.randint(*_LENGTHS)))
+    shuffled = rng.sample(digits, len(digits))
     return Example(f"[srt]{''.join(shuffled)}=", "".join(digits), "".join(reversed(digits)))
 
 

@@ -22,7 +22,7 @@ METRICS = {
 }
 """The metric of each task; all but `bits_per_byte` are better when higher."""
 
-_ANSWER_TOKENS = 8
+_ANSWER_TOKENS = 10
 _OPTIONS = 4
 
 

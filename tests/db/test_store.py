@@ -32,7 +32,7 @@ def queued(store: Store, study: Study, digest: str = "d0") -> int:
 def test_a_name_is_taken_once(store: Store, study: Study) -> None:
     with pytest.raises(Conflict, match="test"):
         create(store, make_spec())
-    with pytest.raises(NotFound, match="'other'.*test"):
+    with pytest.raises(NotFound, match=r"'other'.*test"):
         store.studies.get("other")
     assert store.studies.get("test") == study
 

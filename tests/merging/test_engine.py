@@ -172,13 +172,36 @@ def test_recipe_for_other_experts_is_refused(tmp_path: Path) -> None:
         Engine(models).plans(recipe)
 
 
-def test_memo_keeps_to_its_budget_and_drops_the_oldest() -> None:
-    memo, made = Memo(100), []
+@pytest.mark.parametrize("method", CATALOG)
+def test_threads_do_not_show_in_any_method(tmp_path: Path, method: str, threads: None) -> None:
+    stack = a_stack(torch.bfloat16, experts=2, shape=(257, 301))  # large enough for torch to use its threads
+    models = models_of(tmp_path, *({"w": tensor} for tensor in (stack.base, *stack.experts)))
+    found = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        plan = Engine(models).plans(a_recipe(models, method, groups=1, dtype="float32"))["w"]
+        Engine(models).merge("w", plan, out := torch.empty(257, 301))
+        found.append(out)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
-    def make(key: str, size: int) -> Tensor:
-        return memo.get(key, lambda: made.append(key) or torch.zeros(size, dtype=torch.uint8))  # type: ignore[func-returns-value]
 
-    for key, size in (("a", 40), ("b", 40), ("a", 40), ("c", 40), ("a", 40), ("b", 40), ("large", 101), ("large", 101)):
-        make(key, size)
+def test_memo_keeps_to_its_budget_and_to_what_comes_round() -> None:
+    memo, made = Memo(100), list[str]()
+
+    def make(key: str, size: int) -> None:
+        def value() -> Tensor:
+            made.append(key)
+            return torch.zeros(size, dtype=torch.uint8)
+
+        memo.get(key, value)
         assert memo.used <= 100
-    assert made == ["a", "b", "c", "b", "large", "large"]
+
+    for _ in range(3):  # c and d find no room, and do not drive out a and b
+        memo.next_round()
+        for key, size in (("a", 40), ("b", 40), ("c", 40), ("large", 101)):
+            make(key, size)
+    assert made == ["a", "b", "c", "large", "c", "large", "c", "large"]
+    for _ in range(3):  # what nobody asks for any more makes room
+        memo.next_round()
+        make("d", 80)
+    assert made[8:] == ["d", "d"]

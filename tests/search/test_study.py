@@ -93,7 +93,7 @@ def test_what_is_no_study_file_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidStudy, match="nowhere.yaml"):
+    with pytest.raises(InvalidStudy, match=r"nowhere\.yaml"):
         load_study(tmp_path / "nowhere.yaml")
 
 

@@ -1,0 +1,72 @@
+"""The keyed split: by content alone, the same for duplicates, in any order, at the share asked for."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.split import Split, canonical, require_both_parts, split
+from merging.errors import InvalidStudy
+
+documents = st.lists(
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 5) | st.text(max_size=3) | st.none()), min_size=1
+)
+
+
+def _contents(rows: list[Any], part: tuple[int, ...]) -> set[bytes]:
+    return {canonical(rows[i]) for i in part}
+
+
+@given(documents, st.text(), st.floats(0.01, 0.99), st.none() | st.integers(1, 20))
+def test_parts_are_disjoint_ascending_and_of_the_size_asked_for(
+    rows: list[Any], key: str, holdout: float, cap: int | None
+) -> None:
+    parts = split(rows, key, holdout, cap)
+    assert sorted(parts.search + parts.holdout) == sorted(set(parts.search + parts.holdout))
+    assert parts.search == tuple(sorted(parts.search)) and parts.holdout == tuple(sorted(parts.holdout))
+    assert len(parts.search) + len(parts.holdout) == min(len(rows), cap or len(rows))
+
+
+@given(documents, documents, st.floats(0.01, 0.99))
+def test_the_same_content_is_on_the_same_side_in_every_task(rows: list[Any], others: list[Any], holdout: float) -> None:
+    one, two = split(rows, "key", holdout), split(others + rows, "key", holdout)
+    assert not _contents(rows, one.search) & _contents(others + rows, two.holdout)
+    assert not _contents(rows, one.holdout) & _contents(others + rows, two.search)
+
+
+@given(documents, st.randoms(), st.integers(1, 20))
+def test_order_changes_nothing(rows: list[Any], rng: Any, cap: int) -> None:
+    shuffled = list(rows)
+    rng.shuffle(shuffled)
+    one, two = split(rows, "key", 0.3, cap), split(shuffled, "key", 0.3, cap)
+    assert sorted(canonical(rows[i]) for i in one.search) == sorted(canonical(shuffled[i]) for i in two.search)
+    assert sorted(canonical(rows[i]) for i in one.holdout) == sorted(canonical(shuffled[i]) for i in two.holdout)
+
+
+@given(documents, st.integers(1, 20))
+def test_a_smaller_cap_takes_a_subset(rows: list[Any], cap: int) -> None:
+    few, more = split(rows, "key", 0.3, cap), split(rows, "key", 0.3, cap + 5)
+    assert set(few.search) <= set(more.search) and set(few.holdout) <= set(more.holdout)
+
+
+def test_the_share_is_met_and_the_key_matters() -> None:
+    rows = [{"q": i} for i in range(4000)]
+    parts = split(rows, "one", 0.3)
+    assert abs(len(parts.holdout) / 4000 - 0.3) < 4 * (0.3 * 0.7 / 4000) ** 0.5
+    assert parts != split(rows, "two", 0.3)
+    assert parts == split(rows, "one", 0.3)
+    # rank and side are drawn apart: a cap does not change the share
+    capped = split(rows, "one", 0.3, 2000)
+    assert abs(len(capped.holdout) / 2000 - 0.3) < 4 * (0.3 * 0.7 / 2000) ** 0.5
+
+
+def test_a_known_split_stays() -> None:
+    # a change here would move documents between the parts of every study ever run
+    assert split([{"q": i} for i in range(12)], "key", 0.3, 8) == Split((2, 6, 7, 9, 10), (5, 8, 11))
+
+
+@pytest.mark.parametrize(("parts", "words"), [(Split((), (1,)), "search"), (Split((1,), ()), "holdout")])
+def test_an_empty_part_is_refused_with_a_remedy(parts: Split, words: str) -> None:
+    with pytest.raises(InvalidStudy, match=f"evaluation.tasks\\[0\\].name: 'task' has no {words} document"):
+        require_both_parts(parts, "evaluation.tasks[0]", "task", 10)
