@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 it ran and failed; 2 what was asked cannot work (bad file,
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -15,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api.output import print_json
+from api.output import print_json, screen
 from merging.errors import Conflict, InvalidInput, MergesearchError, NotFound
 
 app = typer.Typer(
@@ -43,9 +45,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # ends workers and frees leases as Ctrl-C does
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on")
-        sys.exit(130)
     except (InvalidInput, NotFound, Conflict) as error:
         _complain(str(error))
         sys.exit(2)
@@ -56,6 +55,16 @@ def main() -> None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _can_go_on() -> Iterator[None]:
+    """Turns an interruption into a word of advice."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
 
 
 def _complain(message: str) -> None:
@@ -80,9 +89,10 @@ def run(
 
     If the run is stopped or killed, the same command goes on where it was.
     """
-    from api.run import run_file
+    with _can_go_on():
+        from api.run import run_file
 
-    run_file(study, to, export=export, devices=tuple(device or ()), home=home, as_json=as_json)
+        run_file(study, to, export=export, devices=tuple(device or ()), home=home, as_json=as_json)
 
 
 @app.command()
@@ -93,9 +103,10 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train a small zoo of models on the spot, search their best merge, print the verdict, export the winner."""
-    from api.demo import run_demo
+    with _can_go_on():
+        from api.demo import run_demo
 
-    run_demo(folder, as_json=as_json)
+        run_demo(folder, as_json=as_json)
 
 
 @app.command()
@@ -161,7 +172,7 @@ def methods(as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(row) for row in CATALOG.values()])
     else:
-        Console().print(methods_table())
+        screen().print(methods_table())
 
 
 @app.command()
@@ -177,7 +188,7 @@ def doctor(
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        show(findings, Console())
+        show(findings, screen())
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(2)
 

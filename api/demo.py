@@ -30,7 +30,7 @@ def _train(folder: Path, console: Console) -> Zoo:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=steps)
                 if not console.is_terminal:
-                    console.log(stage, markup=False, highlight=False)
+                    console.print(f"training the zoo: {stage}", markup=False, highlight=False)
             bars.update(tasks[stage], completed=step)
 
         return build(folder, progress=show)

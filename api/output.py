@@ -1,7 +1,17 @@
-"""Machine-readable output."""
+"""Where output goes: tables for people, JSON for programs."""
 
 import json
 from typing import Any
+
+from rich.console import Console
+
+PLAIN_WIDTH = 150  # of tables that are written to a file or a pipe
+
+
+def screen() -> Console:
+    """Standard output, for tables; wide where it is no terminal, so that nothing is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 def print_json(content: Any) -> None:

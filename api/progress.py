@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 from rich.live import Live
@@ -50,7 +51,9 @@ class RunProgress:
 
     def _on_phase(self, phase: str) -> None:
         self._phase = phase
-        self._console.log(phase, markup=False, highlight=False) if self._live is None else self._refresh()
+        if self._live is None:
+            self._say(phase)
+        self._refresh()
 
     def _on_told(self, event: Told) -> None:
         self._done, self._total = event.ended, event.total
@@ -61,12 +64,15 @@ class RunProgress:
             self._best = trial
             self._best_recipe = describe(self._store.evaluations.recipe(trial.evaluation_id))
         if self._live is None or better:
-            self._console.log(self._told_line(trial, better), markup=False, highlight=False)
+            self._say(self._told_line(trial, better))
         self._refresh()
 
     def _on_documents(self, evaluation_id: int, done: int, total: int) -> None:
         self._documents[evaluation_id] = done
         self._refresh()
+
+    def _say(self, line: str) -> None:
+        self._console.print(f"{datetime.now():%H:%M:%S}  {line}", markup=False, highlight=False, soft_wrap=True)
 
     def _told_line(self, trial: Trial, better: bool) -> str:
         value = f"{trial.value:.4f}" if trial.value is not None else f"{trial.state}: {trial.why}"

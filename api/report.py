@@ -19,7 +19,7 @@ def verdict_table(verdict: Verdict) -> Table:
     )
     table.add_column("candidate")
     for name in ("search", "holdout", "95% interval", "winner is ahead by", "p"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for finalist in verdict.finalists:
         table.add_row(*_verdict_row(finalist, verdict), style="bold" if finalist.trial == verdict.winner else "")
     return table

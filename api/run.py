@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from api.embedded import Fingerprinted, prepare, run_study
-from api.output import print_json
+from api.output import print_json, screen
 from api.places import require_writable
 from api.progress import RunProgress
 from api.report import tasks_table, verdict_table
@@ -88,7 +88,7 @@ def _show(verdict: Verdict, place: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(verdict.model_dump(mode="json", by_alias=True) | {"exported_to": str(place) if place else None})
         return
-    console = Console()
+    console = screen()
     console.print(verdict_table(verdict), tasks_table(verdict))
     if place is not None:
         console.print(f"The winner is in {place}", highlight=False, soft_wrap=True)

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from api.output import print_json
+from api.output import print_json, screen
 from api.report import studies_table, tasks_table, trials_table, verdict_table
 from db.records import Study, Trial
 from db.store import Store, find_home
@@ -34,7 +32,7 @@ def show_status(name: str | None, home: Path, *, as_json: bool) -> None:
         found = [_summary(store, study) for study in studies]
         print_json(found[0] if name else found)
         return
-    console = Console()
+    console = screen()
     console.print(studies_table([(s, store.studies.counts(s.id), _best(store, s)) for s in studies]))
     for study in studies if name else ():
         if study.verdict:
@@ -52,7 +50,7 @@ def show_trials(name: str, home: Path, *, as_json: bool) -> None:
     if as_json:
         print_json([_detail(store, trial) for trial in found])
     else:
-        Console().print(trials_table(found))
+        screen().print(trials_table(found))
 
 
 def _best(store: Store, study: Study) -> float | None:

@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import shutil
 import statistics
 import tempfile
@@ -32,7 +33,8 @@ from merging.shard import header
 
 HIDDEN, INNER, VOCABULARY = 768, 2048, 16000
 GROUPS = 4
-Modes = dict[str, Callable[[], float]]
+Times = tuple[float, float]  # wall and CPU seconds
+Modes = dict[str, Callable[[], Times]]
 
 
 def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
@@ -105,11 +107,11 @@ def recipes(models: ModelSet) -> Iterator[tuple[Recipe, Recipe]]:
         yield made(full), made(one)
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
+def timed(call: Callable[[], object]) -> Times:
+    """Wall and CPU seconds of one call; on a shared machine the CPU seconds of one thread are the steadier figure."""
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def our_modes(root: Path, models: ModelSet, dtype: torch.dtype) -> Modes:
@@ -120,12 +122,12 @@ def our_modes(root: Path, models: ModelSet, dtype: torch.dtype) -> Modes:
     source, target = torch.ones(count, dtype=dtype), torch.zeros(count, dtype=dtype)
     pending: list[Recipe] = []
 
-    def build() -> float:
+    def build() -> Times:
         full, one = next(supply)
         pending[:] = [one]
         return timed(lambda: resident.apply(full))
 
-    def to_disk() -> float:
+    def to_disk() -> Times:
         seconds = timed(lambda: export(next(supply)[0], models, root / "out"))
         shutil.rmtree(root / "out")
         return seconds
@@ -165,7 +167,7 @@ def mergekit_modes(root: Path, models: ModelSet, dtype: torch.dtype) -> Modes:
         for name, tensor in merged.items():
             live[name].copy_(tensor)
 
-    def to_disk() -> float:
+    def to_disk() -> Times:
         options = MergeOptions(copy_tokenizer=False, write_model_card=False, quiet=True)
         seconds = timed(lambda: run_merge(config, str(root / "theirs"), options=options))
         shutil.rmtree(root / "theirs")
@@ -174,15 +176,15 @@ def mergekit_modes(root: Path, models: ModelSet, dtype: torch.dtype) -> Modes:
     return {"mergekit in memory": lambda: timed(in_memory), "mergekit to disk (no fsync)": to_disk}
 
 
-def report(seconds: dict[str, list[float]], parameters: int, settings: argparse.Namespace) -> None:
+def report(seconds: dict[str, list[Times]], parameters: int, settings: argparse.Namespace) -> None:
     """Prints medians and ratios to the first mode."""
-    unit = statistics.median(next(iter(seconds.values())))
-    print(f"{parameters / 1e6:.1f} M parameters, {settings.experts} experts, {settings.dtype}, "
-          f"{torch.get_num_threads()} threads, median of {settings.repeats}")  # fmt: skip
-    print(f"{'mode':<30} {'seconds':>9} {'min':>9} {'× copy':>8}")
-    for mode, times in seconds.items():
-        median = statistics.median(times)
-        print(f"{mode:<30} {median:>9.4f} {min(times):>9.4f} {median / unit:>8.2f}")
+    middle = {mode: [statistics.median(kind) for kind in zip(*times, strict=True)] for mode, times in seconds.items()}
+    wall_unit, cpu_unit = next(iter(middle.values()))
+    print(f"{parameters / 1e6:.1f} M parameters, {settings.experts} experts, {settings.dtype}, ", end="")
+    print(f"{torch.get_num_threads()} threads, median of {settings.repeats}, load {os.getloadavg()[0]:.1f}")
+    print(f"{'mode':<30} {'wall s':>8} {'× copy':>7} {'CPU s':>8} {'× copy':>7}")
+    for mode, (wall, cpu) in middle.items():
+        print(f"{mode:<30} {wall:>8.4f} {wall / wall_unit:>7.2f} {cpu:>8.4f} {cpu / cpu_unit:>7.2f}")
 
 
 def main() -> None:
@@ -202,7 +204,7 @@ def main() -> None:
         models = ModelSet.open(root / "base", {f"expert{i}": root / f"expert{i}" for i in range(settings.experts)})
         theirs = mergekit_modes(root, models, dtype)
         modes = our_modes(root, models, dtype) | theirs
-        seconds: dict[str, list[float]] = {mode: [] for mode in modes}
+        seconds: dict[str, list[Times]] = {mode: [] for mode in modes}
         for turn in range(settings.repeats + 1):
             for mode, run in modes.items():
                 took = run()

@@ -77,7 +77,15 @@ class HarnessTask:
     def _item(self, doc_id: int) -> Any:
         requests = sorted(self.instances[doc_id], key=lambda request: request.idx)
         responses = [request.filtered_resps[self.filter] for request in requests]
-        return self._task.process_results(self.documents[doc_id], responses)[self.metric]
+        results = self._task.process_results(self.documents[doc_id], responses)
+        if self.metric not in results:
+            raise InvalidStudy(
+                f"evaluation.tasks.{self.name}.metric",
+                self.metric,
+                f"has no value for document {doc_id}",
+                "choose a metric that every document has",
+            )
+        return results[self.metric]
 
     def stderr(self, items: Sequence[Any], iterations: int) -> float | None:
         """lm-eval's standard error; None where it gives none.
@@ -106,7 +114,8 @@ def load_tasks(spec: EvaluationSpec, root: Path) -> list[HarnessTask]:
         root: what `include_path` is relative to.
 
     Raises:
-        InvalidStudy: a folder, task, metric or filter is unknown; a task is a group, or cannot be loaded or used.
+        InvalidStudy: a folder, task, metric or filter is unknown; a task is named twice, is a group, or cannot be
+            loaded or used.
     """
     folder = _include_folder(spec, root)
     with _stock_seeds(), _quiet(), _compiled_once():
@@ -114,6 +123,10 @@ def load_tasks(spec: EvaluationSpec, root: Path) -> list[HarnessTask]:
         tasks = []
         for i, task_spec in enumerate(spec.tasks):
             key = f"evaluation.tasks[{i}]"
+            if task_spec.name in [other.name for other in spec.tasks[:i]]:
+                raise InvalidStudy(
+                    f"{key}.name", task_spec.name, "is named twice", "name each task once, with one metric"
+                )
             _require_task(manager, task_spec.name, f"{key}.name")
             tasks.append(HarnessTask(_load(manager, task_spec.name, f"{key}.name"), task_spec, key))
         return tasks
@@ -220,7 +233,7 @@ def _build(task: Any, spec: TaskSpec, key: str) -> dict[int, list[Any]]:
         task.build_all_requests()
     except Exception as error:  # templates and samplers are the user's
         raise InvalidStudy(
-            f"{key}.name", spec.name, f"cannot build its prompts ({_cause(error)})", "mend the task"
+            f"{key}.name", spec.name, f"cannot build its prompts ({_cause(error)})", "mend it or its num_fewshot"
         ) from error
     instances: dict[int, list[Any]] = {}
     for request in task.instances:

@@ -2,7 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,50 +65,82 @@ def live_tensors(model: Any, names: Iterable[str]) -> dict[str, torch.Tensor]:
         names: all tensor names of the checkpoint. Those that the model shares with another name (tied weights) or
             has no use for (old rotary frequencies) are left out.
 
+    Returns:
+        Parameters and buffers; where transformers keeps an MoE layer's experts in one parameter, views of it.
+
     Raises:
-        InvalidModel: a name has no tensor of its own in the model, or a tensor of the model has no name.
+        InvalidModel: a name has no place in the model, or a tensor of the model is not filled by the names.
     """
-    own = _own_tensors(model)
-    found: dict[str, torch.Tensor] = {}
-    taken: dict[int, str] = {}
+    own: dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))  # aliases are the same object
+    places = _places(model, sorted(names), own)
+    lost = [name for name, place in places.items() if place is None and not _ignored(model, name)]
+    if lost:
+        raise _mismatch(lost[0], "is a tensor of the checkpoint that the loaded model has no place for")
     order = {name: i for i, name in enumerate(own)}
-    located = _located(model, sorted(names), own)
+    found: dict[str, torch.Tensor] = {}
+    filled: dict[int, int] = {}  # numbers filled, by identity of the model's tensor
     # of two names of one tensor the one the model registers first stays: the embedding, not the head tied to it
-    for name, place in sorted(located.items(), key=lambda item: order.get(item[1] or "", -1)):
-        if place is None:
-            if not _ignored(model, name):
-                raise _mismatch(name, "is a tensor of the checkpoint that the loaded model does not have as it is")
-        elif id(own[place]) not in taken:
-            taken[id(own[place])] = name
-            found[name] = own[place]
-    for place, tensor in own.items():
-        if id(tensor) not in taken:
-            raise _mismatch(place, "is a tensor of the model that no name in the checkpoint belongs to")
+    for name, place in sorted(((n, p) for n, p in places.items() if p), key=lambda item: order[item[1].tensor]):
+        whole = own[place.tensor]
+        if filled.get(id(whole), 0) < whole.numel():
+            found[name] = place.of(whole)
+            filled[id(whole)] = filled.get(id(whole), 0) + found[name].numel()
+    for name, tensor in own.items():
+        if filled.get(id(tensor), 0) != tensor.numel():
+            raise _mismatch(name, "is a tensor of the model that the names in the checkpoint do not fill")
     return {name: found[name] for name in sorted(found)}
 
 
-def _own_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """Parameters and saved buffers by the model's own names, aliases included, in the order they are registered.
+@dataclass(frozen=True)
+class _Place:
+    """Where a checkpoint's tensor lies in the model: a whole tensor of its, or one expert's share of a fused one.
 
-    Identity of the tensor object tells aliases: `keep_vars` gives the parameters themselves.
+    Attributes:
+        expert: position in the fused tensor [experts, parts * rows, columns]; None: the whole tensor.
+        part, parts: which of the matrices fused per expert (gate, up).
     """
-    return dict(model.state_dict(keep_vars=True))
+
+    tensor: str
+    expert: int | None = None
+    part: int = 0
+    parts: int = 1
+
+    def of(self, whole: torch.Tensor) -> torch.Tensor:
+        return whole if self.expert is None else whole[self.expert].chunk(self.parts)[self.part]
 
 
-def _located(model: Any, names: Iterable[str], own: dict[str, torch.Tensor]) -> dict[str, str | None]:
-    """The model's name for each of the checkpoint's: renamed as transformers does on loading; None if it has none."""
+def _places(model: Any, names: Iterable[str], own: Mapping[str, torch.Tensor]) -> dict[str, _Place | None]:
+    """Where each of the checkpoint's tensors goes, as transformers decides on loading; None: nowhere."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     transforms = get_model_conversion_mapping(model)
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    located: dict[str, str | None] = {}
+    places: dict[str, _Place | None] = {}
     for name in names:
-        renamed, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
-        # a converter builds one tensor out of several (fused experts): none of its own to write this one into
-        located[name] = renamed if converted is None and renamed in own else None
-    return located
+        renamed, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
+        if renamed not in own:
+            places[name] = None
+        elif pattern is None:
+            places[name] = _Place(renamed)
+        else:
+            (converter,) = (c for c in converters if pattern in c.source_patterns)
+            places[name] = _fused(name, renamed, pattern, converter)
+    return places
+
+
+def _fused(name: str, tensor: str, pattern: str, converter: Any) -> _Place | None:
+    """An expert's place in a fused parameter; None for a conversion that is not a stack of experts."""
+    operations = [(type(op).__name__, op.dim) for op in converter.operations if hasattr(op, "dim")]
+    stacked = [("MergeModulelist", 0)]
+    sources = converter.source_patterns
+    number = re.search(re.escape(pattern).replace(r"\*", r"(\d+)"), name)
+    if len(operations) != len(converter.operations) or number is None or not number.groups():
+        return None
+    if operations != (stacked if len(sources) == 1 else [*stacked, ("Concatenate", 1)]):
+        return None
+    return _Place(tensor, int(number.group(1)), sources.index(pattern), len(sources))
 
 
 def _ignored(model: Any, name: str) -> bool:

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
 
 
@@ -39,7 +41,9 @@ class ResidentLM(HFLM):
 
         handle = self.model.register_forward_pre_hook(before, with_kwargs=True)
         try:
-            yield
+            with torch.random.fork_rng():  # tasks that sample give every candidate the same noise
+                torch.manual_seed(DEFAULT_OTHER_SEED)
+                yield
         finally:
             handle.remove()
 

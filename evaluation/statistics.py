@@ -217,16 +217,16 @@ def _blocks(tasks: Sequence[TaskScore], draws: int) -> Iterator[int]:
 
 def _counts(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[list[NDArray[np.int64]]]:
     """How often each document is in each resample: one array [block, documents] a task."""
-    rng = np.random.default_rng([seed, 0])
+    streams = [(np.random.default_rng([seed, 0, i]), len(task.documents)) for i, task in enumerate(tasks)]
     for rows in _blocks(tasks, draws):
-        yield [rng.multinomial(n, np.full(n, 1 / n), size=rows) for n in (len(task.documents) for task in tasks)]
+        yield [rng.multinomial(n, np.full(n, 1 / n), size=rows) for rng, n in streams]
 
 
 def _masks(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[list[NDArray[np.bool_]]]:
     """Which documents are swapped in each permutation: one array [block, documents] a task."""
-    rng = np.random.default_rng([seed, 1])
+    streams = [(np.random.default_rng([seed, 1, i]), len(task.documents)) for i, task in enumerate(tasks)]
     for rows in _blocks(tasks, draws):
-        yield [rng.random((rows, len(task.documents))) < 0.5 for task in tasks]
+        yield [rng.random((rows, n)) < 0.5 for rng, n in streams]
 
 
 def _interval(value: float, found: Floats) -> Interval:

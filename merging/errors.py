@@ -1,4 +1,4 @@
-"""Every error mergesearch raises on purpose, in one tree.
+"""The errors mergesearch raises on purpose, in one tree; those of one module alone hang on it beside their cause.
 
 MergesearchError
 ├── InvalidInput          what the user gave cannot work; nothing was created

@@ -89,7 +89,8 @@ def _appearing(to: Path) -> Iterator[Path]:
     try:
         folder.chmod(0o777 & ~_umask())
         yield folder
-        _sync(folder)
+        for part in (*filter(Path.is_dir, folder.iterdir()), folder):
+            _sync(part)
         os.rename(folder, to)
         _sync(to.parent)
     except OSError as error:

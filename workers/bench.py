@@ -10,7 +10,7 @@ from db.records import Lease, Study
 from db.store import Store
 from evaluation.live import live_tensors, load_live
 from evaluation.result import Failed, Infeasible, Part, Scored
-from evaluation.scorer import Scorer
+from evaluation.scorer import NonFiniteScore, Scorer
 from evaluation.spec import EvaluationSpec
 from evaluation.suite import Suite
 from merging.errors import Conflict, MergesearchError, NonFiniteCandidate
@@ -61,10 +61,10 @@ class Bench:
         started = time.perf_counter()
         try:
             self._resident.apply(recipe)
-        except NonFiniteCandidate as error:
+            built = time.perf_counter()
+            scores, tokens = self._scorer.score(part, on_progress)
+        except (NonFiniteCandidate, NonFiniteScore) as error:
             return Infeasible(why=str(error))
-        built = time.perf_counter()
-        scores, tokens = self._scorer.score(part, on_progress)
         return Scored(
             scores=scores,
             tokens=tokens,

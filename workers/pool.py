@@ -78,9 +78,9 @@ class Pool:
         self._store.evaluations.release_all(self._study_id)
 
     @property
-    def processes(self) -> tuple[int | None, ...]:
+    def processes(self) -> tuple[int, ...]:
         """Process ids of the workers, by slot."""
-        return tuple(worker.process.pid for worker in self._workers)
+        return tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None)
 
     def announce(self, evaluation_ids: Sequence[int]) -> None:
         """These are queued in the database."""

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.presets import Preset, preset
+from zoo.presets import Preset
+from zoo.presets import preset as preset_row
 from zoo.skills import EXPERTS
 from zoo.tasks import METRICS, write_yamls
 
@@ -67,7 +68,7 @@ def build(folder: Path, preset: str = "tiny", seed: int = 0, progress: Progress 
         ValueError: no such preset.
         FileExistsError: the folder holds files of these names that are no zoo's.
     """
-    row = _preset(preset)
+    row = preset_row(preset)
     folder = Path(folder).resolve()
     identity = _identity(row, seed)
     if not _holds(folder, identity):
@@ -86,9 +87,6 @@ def build(folder: Path, preset: str = "tiny", seed: int = 0, progress: Progress 
         tasks=folder / "tasks",
         task_names=tuple(METRICS),
     )
-
-
-_preset = preset  # `build` takes an argument of that name
 
 
 def _silent(stage: str, step: int, steps: int) -> None:

@@ -1,4 +1,9 @@
-"""The sizes a zoo comes in: one row each, `nano` is for unit tests alone."""
+"""The sizes a zoo comes in: one row each; `nano` is for unit tests alone, its models know next to nothing.
+
+Measured for `tiny`, seed 0, mean of the four skills on 256 documents each (87 CPU seconds to build): base .05, best
+expert .34, uniform soup .52, best lambda .59 (at 0.5; 0.28 at 1.0), and more with a weight an expert. Fewer steps of
+the base make every merge worse (450: best lambda .41), more make merging too easy (900: .89).
+"""
 
 from dataclasses import dataclass
 
@@ -48,7 +53,7 @@ class Preset:
 
 _ROWS = (
     Preset("nano", 32, 2, 64, 2, Training(120, 4e-3, 12, 32), Training(16, 3e-3, 4, 32), words=100, documents=100),
-    Preset("tiny", 64, 4, 192, 4, Training(900, 3e-3, 50), Training(60, 6e-4, 10)),
+    Preset("tiny", 64, 4, 192, 4, Training(600, 3e-3, 50), Training(60, 6e-4, 10)),
     Preset("small", 128, 5, 384, 4, Training(800, 2e-3, 50), Training(60, 3e-4, 10)),
     Preset("medium", 256, 6, 704, 8, Training(700, 1.2e-3, 50), Training(60, 2e-4, 10)),
 )

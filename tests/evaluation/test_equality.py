@@ -83,7 +83,7 @@ def test_both_parts_together_equal_the_command_on_all_documents(
     results, _ = stock
     for suite in suites:
         scorer = Scorer(suite, *live, "cpu", BATCH)
-        search, holdout = ({s.task: s for s in scorer.score(part)[0]} for part in ("search", "holdout"))  # type: ignore[arg-type]
+        search, holdout = ({s.task: s for s in scorer.score(part)[0]} for part in ("search", "holdout"))
         for task in suite.tasks:
             one, other = search[task.name], holdout[task.name]
             items = dict(zip(one.documents + other.documents, one.items + other.items, strict=True))

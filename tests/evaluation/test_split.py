@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.split import Split, canonical, require_both_parts, split
@@ -18,6 +18,7 @@ def _contents(rows: list[Any], part: tuple[int, ...]) -> set[bytes]:
     return {canonical(rows[i]) for i in part}
 
 
+@settings(deadline=None)
 @given(documents, st.text(), st.floats(0.01, 0.99), st.none() | st.integers(1, 20))
 def test_parts_are_disjoint_ascending_and_of_the_size_asked_for(
     rows: list[Any], key: str, holdout: float, cap: int | None
@@ -28,6 +29,7 @@ def test_parts_are_disjoint_ascending_and_of_the_size_asked_for(
     assert len(parts.search) + len(parts.holdout) == min(len(rows), cap or len(rows))
 
 
+@settings(deadline=None)
 @given(documents, documents, st.floats(0.01, 0.99))
 def test_the_same_content_is_on_the_same_side_in_every_task(rows: list[Any], others: list[Any], holdout: float) -> None:
     one, two = split(rows, "key", holdout), split(others + rows, "key", holdout)
@@ -35,6 +37,7 @@ def test_the_same_content_is_on_the_same_side_in_every_task(rows: list[Any], oth
     assert not _contents(rows, one.holdout) & _contents(others + rows, two.search)
 
 
+@settings(deadline=None)
 @given(documents, st.randoms(), st.integers(1, 20))
 def test_order_changes_nothing(rows: list[Any], rng: Any, cap: int) -> None:
     shuffled = list(rows)
@@ -44,6 +47,7 @@ def test_order_changes_nothing(rows: list[Any], rng: Any, cap: int) -> None:
     assert sorted(canonical(rows[i]) for i in one.holdout) == sorted(canonical(shuffled[i]) for i in two.holdout)
 
 
+@settings(deadline=None)
 @given(documents, st.integers(1, 20))
 def test_a_smaller_cap_takes_a_subset(rows: list[Any], cap: int) -> None:
     few, more = split(rows, "key", 0.3, cap), split(rows, "key", 0.3, cap + 5)

@@ -103,6 +103,12 @@ metric_list:
         "choices",
         CHOICE.replace("metric: acc, aggregation: mean", "metric: brier_score, aggregation: brier_score"),
     ),
+    "tiny_sampled": ("questions", GENERATE + "  do_sample: true\n  temperature: 1.5\n" + EXACT),
+    # these must be refused
+    "tiny_fixed": ("questions", GENERATE + EXACT + "num_fewshot: 0\n"),
+    "tiny_broken": ("missing", GENERATE + EXACT),
+    "tiny_unsafe": ("questions", GENERATE + EXACT + "unsafe_code: true\n"),
+    "tiny_untold": ("questions", GENERATE.replace("{{question}}", "{{no_such_field}}") + EXACT),
 }
 
 

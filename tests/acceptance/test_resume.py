@@ -1,0 +1,101 @@
+"""A run is killed at any moment; the same command goes on and ends with exactly the trials that were asked for."""
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+from random import Random
+
+import optuna
+import pytest
+
+from tests.acceptance.command import mergesearch, output, read_until, started
+from zoo.make import Zoo
+from zoo.study import write_study
+
+pytestmark = pytest.mark.acceptance
+TRIALS = 14
+
+
+@pytest.fixture
+def study(nano: Zoo, tmp_path: Path) -> Path:
+    evaluation = {"documents": 24, "holdout": 0.5}
+    return write_study(nano, tmp_path / "study.yaml", name="s", search={"trials": TRIALS}, evaluation=evaluation)
+
+
+def assert_complete(home: Path) -> None:
+    """Exactly the trials asked for, none counted or scored twice, told in an order without gaps; mirrored alike."""
+    trials = output("trials", "s", "--home", home)
+    assert [t["number"] for t in trials] == list(range(TRIALS))
+    assert {t["state"] for t in trials} == {"complete"}
+    with sqlite3.connect(home / "mergesearch.db") as database:
+        told = [row[0] for row in database.execute("select told_order from merge_trial order by told_order")]
+        states = database.execute("select state, count(*) from evaluation group by state").fetchall()
+        twice = database.execute(
+            "select recipe_digest from evaluation group by recipe_digest, part having count(*) > 1"
+        ).fetchall()
+    database.close()
+    assert told == list(range(1, TRIALS + 1))
+    assert [state for state, _ in states] == ["done"] and not twice
+    status = output("status", "s", "--home", home)
+    assert status["state"] == "finished" and status["verdict"]["trials"] == TRIALS
+    mirror = optuna.load_study(study_name="s", storage=f"sqlite:///{home / 'optuna.db'}")
+    assert [t.value for t in mirror.trials] == [t["value"] for t in trials]
+
+
+# the log's words for: before the first trial, among the starts, in the search, in the final comparison
+MOMENTS = ["searching", f"2/{TRIALS}", f"{Random().randint(4, TRIALS - 2)}/{TRIALS}", "on the holdout"]
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "parent"])
+@pytest.mark.parametrize("moment", range(len(MOMENTS)))
+def test_a_killed_run_goes_on(study: Path, tmp_path: Path, moment: int, whole_group: bool) -> None:
+    home = tmp_path / "home"
+    with started("run", study, "--home", home, "--to", tmp_path / "winner") as process:
+        read_until(process, MOMENTS[moment])
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "winner").exists()
+        again = mergesearch("run", study, "--home", home, "--to", tmp_path / "winner", check=False)
+    assert again.returncode == 0, f"killed at {MOMENTS[moment]!r}\n{again.stderr}"
+    assert_complete(home)
+    assert (tmp_path / "winner" / "model.safetensors").exists()
+
+
+def test_a_run_killed_again_and_again_gets_there(study: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for ended in (1, 5, 9):
+        with started("run", study, "--home", home) as process:
+            read_until(process, f"{ended}/{TRIALS}")
+    mergesearch("run", study, "--home", home)
+    assert_complete(home)
+    before = (home / "mergesearch.db").stat().st_mtime_ns
+    finished = mergesearch("run", study, "--home", home)
+    assert "winner" in finished.stdout, "a finished study shows its verdict again"
+    assert output("status", "s", "--home", home)["verdict"]["trials"] == TRIALS
+    assert before
+
+
+def test_an_interrupted_run_frees_its_work_and_says_how_to_go_on(study: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with started("run", study, "--home", home) as process:
+        read_until(process, f"3/{TRIALS}")
+        os.kill(process.pid, signal.SIGINT)
+        assert "run the same command again" in read_until(process, "interrupted")
+        assert process.wait() == 130
+    with sqlite3.connect(home / "mergesearch.db") as database:
+        assert database.execute("select count(*) from evaluation where state = 'leased'").fetchone() == (0,)
+    database.close()
+    mergesearch("run", study, "--home", home)
+    assert_complete(home)
+
+
+def test_two_runs_of_one_study_do_not_meet(study: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with started("run", study, "--home", home) as process:
+        read_until(process, f"1/{TRIALS}")
+        second = mergesearch("run", study, "--home", home, check=False)
+        assert second.returncode == 2 and "another process" in second.stderr
