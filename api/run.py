@@ -10,7 +10,7 @@ from api.output import print_json, screen
 from api.places import require_writable
 from api.progress import RunProgress
 from api.report import tasks_table, verdict_table
-from api.winner import already_exported, chosen_trial, export_trial
+from api.winner import export_winner, is_own_export
 from db.store import Store, find_home, open_home
 from evaluation.quiet import quiet_libraries
 from merging.errors import OutputError
@@ -46,7 +46,8 @@ def run_file(
         workers = devices or default_devices(spec.search.parallel)
         verdict = run_study(prepared, store, home, workers, progress.watcher)
     if place is not None:
-        _export_winner(store, spec, place, console)
+        with _waiting(console, "exporting the winner"):
+            export_winner(store, store.studies.get(spec.name), place)
     _show(verdict, place, as_json=as_json)
     return verdict
 
@@ -64,24 +65,12 @@ def _waiting(console: Console, what: str) -> AbstractContextManager[object]:
 
 
 def _require_free(place: Path, spec: StudySpec, store: Store | None) -> None:
-    """Refuse a place that is taken before an hour is spent, unless this study's own export lies there."""
+    """Refuse a place that is taken before an hour is spent, unless an export of this very study lies there."""
     if place.exists():
         study = store.studies.find(spec.name) if store else None
-        if store is None or study is None or study.verdict is None:
+        if store is None or study is None or not is_own_export(store, study, place):
             raise OutputError("to", str(place), "exists", "name a new folder with --to, or remove it")
-        winner = chosen_trial(store, study, None)
-        already_exported(place, store.evaluations.recipe(winner.evaluation_id or 0))
     require_writable("to", place, "name another folder with --to")
-
-
-def _export_winner(store: Store, spec: StudySpec, place: Path, console: Console) -> None:
-    study = store.studies.get(spec.name)
-    winner = chosen_trial(store, study, None)
-    if already_exported(place, store.evaluations.recipe(winner.evaluation_id or 0)):
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _waiting(console, "exporting the winner"):
-        export_trial(store, study, winner, place)
 
 
 def _show(verdict: Verdict, place: Path | None, *, as_json: bool) -> None:

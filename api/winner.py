@@ -1,16 +1,17 @@
 """Exports a trial of a study as a checkpoint, with a model card, its recipe, the verdict and a way to check it."""
 
 import json
+import tempfile
 from pathlib import Path
 
 from api.describe import describe
 from db.records import Evaluation, Study, Trial
 from db.store import Store
 from evaluation.result import Scored
-from merging.errors import Conflict, NotFound, OutputError
+from merging.errors import Conflict, InvalidRecipe, NotFound
 from merging.export import export
 from merging.models import ModelSet
-from merging.recipe import Recipe
+from merging.recipe import Recipe, parse_recipe
 from search.verdict import Verdict, winner_of
 
 
@@ -51,18 +52,41 @@ def export_trial(store: Store, study: Study, trial: Trial, to: Path) -> None:
     export(recipe, models, to, _extras(store, study, trial, evaluation))
 
 
-def already_exported(to: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds an export of that very recipe.
+def exported_recipe(to: Path) -> Recipe | None:
+    """The recipe of the export that lies in a folder; None if none does."""
+    try:
+        return parse_recipe(json.loads((to / "recipe.json").read_text()))
+    except (OSError, ValueError, InvalidRecipe):
+        return None
+
+
+def is_own_export(store: Store, study: Study, to: Path) -> bool:
+    """Whether the folder holds an export of one of the study's own recipes."""
+    recipe = exported_recipe(to)
+    if recipe is None or set(recipe.experts) != {e["name"] for e in study.spec["models"]["experts"]}:
+        return False
+    return store.evaluations.knows(study.id, recipe.digest(study.setup["fingerprints"]))
+
+
+def export_winner(store: Store, study: Study, to: Path) -> None:
+    """Export the winner, unless it lies there already; the study's earlier winner makes room for it.
 
     Raises:
-        OutputError: it exists and holds something else.
+        OutputError: the folder holds something else, or cannot be written.
     """
-    if not to.exists():
-        return False
-    written = to / "recipe.json"
-    if written.is_file() and json.loads(written.read_text()) == json.loads(recipe.to_json()):
-        return True
-    raise OutputError("to", str(to), "exists and holds something else", "name a new folder")
+    winner = chosen_trial(store, study, None)
+    assert winner.evaluation_id is not None, "a complete trial was evaluated"
+    if to.exists() and exported_recipe(to) == store.evaluations.recipe(winner.evaluation_id):
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if not is_own_export(store, study, to):
+        export_trial(store, study, winner, to)
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as aside:
+        fresh = Path(aside) / "new"
+        export_trial(store, study, winner, fresh)
+        to.rename(Path(aside) / "old")
+        fresh.rename(to)
 
 
 def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation) -> dict[str, bytes]:

@@ -44,6 +44,14 @@ class Evaluations:
         with Session(self._engine) as session:
             return parse_recipe(session.get_one(EvaluationRow, evaluation_id).recipe)
 
+    def knows(self, study_id: int, digest: str) -> bool:
+        """Whether the study has an evaluation of the recipe with that digest."""
+        query = select(EvaluationRow.id).where(
+            EvaluationRow.study_id == study_id, EvaluationRow.recipe_digest == digest
+        )
+        with Session(self._engine) as session:
+            return session.scalars(query).first() is not None
+
     def unfinished(self, study_id: int) -> tuple[int, ...]:
         """Ids of the study's evaluations that are not done, oldest first."""
         query = (

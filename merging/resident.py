@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from merging.checkpoint import is_derived
 from merging.engine import Engine
@@ -38,8 +38,8 @@ class ResidentModel:
 
     Args:
         models: base and experts.
-        live: the live tensors by checkpoint tensor name (see `bind`); any device and floating dtype. Several names
-            of one tied tensor may be given.
+        live: the live tensors by checkpoint tensor name, as `evaluation.live.live_tensors` finds them; any device and
+            floating dtype. Several names of one tied tensor may be given.
         memo_bytes: how much prepared state (masks, thresholds) to keep between candidates.
         device_bytes: on a GPU, how much of its memory base and experts may take; None: half of what is free.
 
@@ -83,24 +83,6 @@ class ResidentModel:
         if any(tensor.is_cuda for tensor in self._live.values()):
             torch.cuda.synchronize()
         return Build(time.perf_counter() - start, len(stale), len({id(plan) for _, plan in stale}))
-
-    def forget(self) -> None:
-        """Rebuilds everything next time: call it when somebody else wrote to the live model."""
-        self._holds.clear()
-
-
-def bind(models: ModelSet, module: nn.Module) -> dict[str, Tensor]:
-    """The live tensors of a module by checkpoint tensor name: what `ResidentModel` takes.
-
-    Checkpoints saved from a bare model lack its prefix (`h.0.…` for `transformer.h.0.…`), or have it in excess.
-    """
-    state = dict(module.state_dict(keep_vars=True))
-    prefix = f"{getattr(module, 'base_model_prefix', '')}."
-    for name in models.base.names:
-        for spelling in (prefix + name, name.removeprefix(prefix)):
-            if name not in state and spelling in state:
-                state[name] = state.pop(spelling)
-    return state
 
 
 def _check_live(models: ModelSet, live: Mapping[str, Tensor]) -> None:

@@ -56,6 +56,7 @@ def run(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
 
 
 def _work(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve the other workers
     import torch
     from tqdm import tqdm
 

@@ -1,5 +1,6 @@
 """A run is killed at any moment; the same command goes on and ends with exactly the trials that were asked for."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -47,8 +48,11 @@ def assert_complete(home: Path) -> None:
 MOMENTS = ["searching", f"2/{TRIALS}", f"{Random().randint(4, TRIALS - 2)}/{TRIALS}", "on the holdout"]
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "parent"])
-@pytest.mark.parametrize("moment", range(len(MOMENTS)))
+@pytest.mark.parametrize(
+    ("moment", "whole_group"),
+    [(0, True), (1, False), (2, True), (2, False), (3, True)],
+    ids=["before-the-first", "parent-in-the-starts", "in-the-search", "parent-in-the-search", "in-the-verdict"],
+)
 def test_a_killed_run_goes_on(study: Path, tmp_path: Path, moment: int, whole_group: bool) -> None:
     home = tmp_path / "home"
     with started("run", study, "--home", home, "--to", tmp_path / "winner") as process:
@@ -67,16 +71,25 @@ def test_a_killed_run_goes_on(study: Path, tmp_path: Path, moment: int, whole_gr
 
 def test_a_run_killed_again_and_again_gets_there(study: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    for ended in (1, 5, 9):
+    for ended in (2, 8):
         with started("run", study, "--home", home) as process:
             read_until(process, f"{ended}/{TRIALS}")
     mergesearch("run", study, "--home", home)
     assert_complete(home)
-    before = (home / "mergesearch.db").stat().st_mtime_ns
     finished = mergesearch("run", study, "--home", home)
     assert "winner" in finished.stdout, "a finished study shows its verdict again"
-    assert output("status", "s", "--home", home)["verdict"]["trials"] == TRIALS
-    assert before
+    assert f"/{TRIALS}" not in finished.stderr, "and tries nothing more"
+
+
+def test_a_finished_study_goes_on_when_more_trials_are_asked_for(study: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    study.write_text(study.read_text().replace(f"trials: {TRIALS}", f"trials: {TRIALS - 4}"))
+    mergesearch("run", study, "--home", home)
+    study.write_text(study.read_text().replace(f"trials: {TRIALS - 4}", f"trials: {TRIALS}"))
+    mergesearch("run", study, "--home", home)
+    assert_complete(home)
+    winner = json.loads((home / "exports" / "s" / "verdict.json").read_text())
+    assert winner == output("status", "s", "--home", home)["verdict"], "the export is the new winner's"
 
 
 def test_an_interrupted_run_frees_its_work_and_says_how_to_go_on(study: Path, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merging import export as export_module
+from evaluation.live import live_tensors
 from merging.checkpoint import INDEX, SINGLE, Checkpoint
 from merging.errors import InvalidRecipe, NonFiniteCandidate, OutputError
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe
-from merging.resident import ResidentModel, bind
+from merging.resident import ResidentModel
 from tests.merging.factories import a_recipe, models_of, open_models, write_models
 
 TOKENS = torch.tensor([[1, 2, 3, 5, 8, 13]])
@@ -31,7 +32,7 @@ def test_transformers_loads_it(tmp_path: Path, dtype: torch.dtype, tied: bool, s
     models = open_models(tmp_path, dtype=dtype, tied=tied, sharded=sharded)
     recipe = a_recipe(models)
     live = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype="auto").eval()
-    ResidentModel(models, bind(models, live)).apply(recipe)
+    ResidentModel(models, live_tensors(live, models.base.names)).apply(recipe)
     export(recipe, models, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").eval()
     assert loaded.dtype == dtype

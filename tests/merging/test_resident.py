@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from evaluation.live import live_tensors
 from merging.catalog import CATALOG
 from merging.errors import InvalidModel, NonFiniteCandidate
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe
-from merging.resident import ResidentModel, bind
+from merging.resident import ResidentModel
 from tests.merging.factories import a_group, a_recipe, models_of, open_models, recipe_of, tiny_llama
 
 
@@ -33,7 +34,7 @@ def assert_holds(live: Any, expected: dict[str, Tensor]) -> None:
 def test_same_bits_as_export(tmp_path: Path, dtype: torch.dtype) -> None:
     models = open_models(tmp_path, dtype=dtype, experts=2)
     live = tiny_llama(9, dtype=dtype)
-    resident = ResidentModel(models, bind(models, live))
+    resident = ResidentModel(models, live_tensors(live, models.base.names))
     for method in CATALOG:
         recipe = a_recipe(models, method, seed=3)
         assert resident.apply(recipe).tensors == len(models.base.names)
@@ -45,7 +46,7 @@ def test_same_bits_as_export(tmp_path: Path, dtype: torch.dtype) -> None:
 def test_live_model_of_another_dtype(tmp_path: Path, dtype: Any) -> None:
     models = open_models(tmp_path, dtype=torch.float32 if dtype else torch.bfloat16)
     live, recipe = tiny_llama(9), a_recipe(models, dtype=dtype)
-    ResidentModel(models, bind(models, live)).apply(recipe)
+    ResidentModel(models, live_tensors(live, models.base.names)).apply(recipe)
     stored = exported(recipe, models, tmp_path / "out")
     assert all(tensor.dtype == torch.bfloat16 for tensor in stored.values())
     assert_holds(live, stored)
@@ -54,7 +55,7 @@ def test_live_model_of_another_dtype(tmp_path: Path, dtype: Any) -> None:
 def test_only_what_changed_is_rebuilt(tmp_path: Path) -> None:
     models = open_models(tmp_path)
     live = tiny_llama(9)
-    resident = ResidentModel(models, bind(models, live))
+    resident = ResidentModel(models, live_tensors(live, models.base.names))
     recipe = a_recipe(models, groups=4)
     build = resident.apply(recipe)
     assert (build.tensors, build.groups) == (len(models.base.names), 4) and build.seconds > 0
@@ -70,21 +71,10 @@ def test_only_what_changed_is_rebuilt(tmp_path: Path) -> None:
 
 def test_a_seed_matters_to_random_methods_only(tmp_path: Path) -> None:
     models = open_models(tmp_path)
-    resident = ResidentModel(models, bind(models, tiny_llama(9)))
+    resident = ResidentModel(models, live_tensors(tiny_llama(9), models.base.names))
     for method, rebuilt in (("task_arithmetic", 0), ("dare", len(models.base.names))):
         resident.apply(a_recipe(models, method, seed=0))
         assert resident.apply(a_recipe(models, method, seed=1)).tensors == rebuilt
-
-
-def test_forget_rebuilds_everything(tmp_path: Path) -> None:
-    models, live = open_models(tmp_path), tiny_llama(9)
-    resident = ResidentModel(models, bind(models, live))
-    resident.apply(a_recipe(models))
-    before = live.model.norm.weight.clone()
-    live.model.norm.weight.data.zero_()
-    resident.forget()
-    assert resident.apply(a_recipe(models)).tensors == len(models.base.names)
-    assert torch.equal(live.model.norm.weight, before)
 
 
 def test_the_apply_after_a_failed_one_is_right(tmp_path: Path) -> None:
@@ -108,13 +98,13 @@ def test_the_apply_after_a_failed_one_is_right(tmp_path: Path) -> None:
 def test_tied_parameters_are_written_once(tmp_path: Path) -> None:
     models, live = open_models(tmp_path, tied=True), tiny_llama(9, tied=True)
     recipe = a_recipe(models)
-    resident = ResidentModel(models, bind(models, live))
+    resident = ResidentModel(models, live_tensors(live, models.base.names))
     assert resident.apply(recipe).tensors == len(models.base.names)
     assert live.lm_head.weight is live.model.embed_tokens.weight
     assert_holds(live, exported(recipe, models, tmp_path / "out"))
 
 
-def test_bind_finds_the_names_of_a_bare_checkpoint(tmp_path: Path) -> None:
+def test_it_finds_the_names_of_a_bare_checkpoint(tmp_path: Path) -> None:
     live = GPT2LMHeadModel(
         GPT2Config(vocab_size=31, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=1)
     )
@@ -123,7 +113,7 @@ def test_bind_finds_the_names_of_a_bare_checkpoint(tmp_path: Path) -> None:
         GPT2LMHeadModel(live.config).transformer.save_pretrained(tmp_path / name)
     models = ModelSet.open(tmp_path / "base", {"x": tmp_path / "x"})
     assert "h.0.attn.c_attn.weight" in models.base.names
-    ResidentModel(models, bind(models, live)).apply(a_recipe(models, "layer_swap"))
+    ResidentModel(models, live_tensors(live, models.base.names)).apply(a_recipe(models, "layer_swap"))
     name = "h.1.attn.c_attn.weight"
     assert torch.equal(live.transformer.h[1].attn.c_attn.weight, models.experts["x"].tensor(name))
 
@@ -142,7 +132,7 @@ NORM = "model.norm.weight"
 )
 def test_live_models_that_do_not_fit(tmp_path: Path, change: Any, problem: str) -> None:
     models = open_models(tmp_path)
-    live = bind(models, tiny_llama(9))
+    live = live_tensors(tiny_llama(9), models.base.names)
     change(live)
     with pytest.raises(InvalidModel) as info:
         ResidentModel(models, live)
@@ -160,7 +150,7 @@ def test_on_a_gpu(tmp_path: Path, device_bytes: int | None) -> None:
     cpu, gpu = tiny_llama(9), tiny_llama(9).cuda()
     for method in CATALOG:
         recipe = a_recipe(models, method)
-        ResidentModel(models, bind(models, cpu)).apply(recipe)
-        ResidentModel(models, bind(models, gpu), device_bytes=device_bytes).apply(recipe)
+        ResidentModel(models, live_tensors(cpu, models.base.names)).apply(recipe)
+        ResidentModel(models, live_tensors(gpu, models.base.names), device_bytes=device_bytes).apply(recipe)
         for name, tensor in gpu.state_dict().items():
             torch.testing.assert_close(tensor.cpu(), cpu.state_dict()[name])
