@@ -60,6 +60,13 @@ def exported_recipe(to: Path) -> Recipe | None:
         return None
 
 
+def _exported_verdict(to: Path) -> object:
+    try:
+        return json.loads((to / "verdict.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def is_own_export(store: Store, study: Study, to: Path) -> bool:
     """Whether the folder holds an export of one of the study's own recipes."""
     recipe = exported_recipe(to)
@@ -69,14 +76,14 @@ def is_own_export(store: Store, study: Study, to: Path) -> bool:
 
 
 def export_winner(store: Store, study: Study, to: Path) -> None:
-    """Export the winner, unless it lies there already; the study's earlier winner makes room for it.
+    """Export the winner, unless it lies there already; an export from before the study went on makes room for it.
 
     Raises:
         OutputError: the folder holds something else, or cannot be written.
     """
     winner = chosen_trial(store, study, None)
     assert winner.evaluation_id is not None, "a complete trial was evaluated"
-    if to.exists() and exported_recipe(to) == store.evaluations.recipe(winner.evaluation_id):
+    if exported_recipe(to) == store.evaluations.recipe(winner.evaluation_id) and _exported_verdict(to) == study.verdict:
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     if not is_own_export(store, study, to):

@@ -35,10 +35,11 @@ def load_live(base: Path, device: str, dtype: str | None = None) -> tuple[Any, A
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise  # not the folder's fault, and may pass
+        reason = " ".join(str(error).split())  # transformers explains itself over several lines
         raise InvalidModel(
             "models.base",
             str(base),
-            f"cannot be loaded as a causal language model ({error})",
+            f"cannot be loaded as a causal language model ({reason})",
             "give a folder that AutoModelForCausalLM and AutoTokenizer can load",
         ) from error
     return model.eval().requires_grad_(False), tokenizer

@@ -140,7 +140,8 @@ def _config(path: Path, key: str) -> dict[str, Any]:
     if not path.is_dir():
         problem = "is a file, not a folder" if path.exists() else "does not exist"
         raise InvalidModel(key, shown, problem, "give the folder of a Hugging Face checkpoint")
-    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+    full = (path / "config.json").exists() and ((path / SINGLE).exists() or (path / INDEX).exists())
+    if (path / "adapter_config.json").exists() and not full:
         remedy = "merge it into its base first: peft's merge_and_unload(), then save_pretrained()"
         raise InvalidModel(key, shown, "is a LoRA adapter, not a full checkpoint", remedy)
     if not (path / "config.json").exists():

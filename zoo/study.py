@@ -11,7 +11,7 @@ from zoo.make import Zoo
 from zoo.tasks import METRICS
 
 _SPACE: dict[str, Any] = {"methods": ["task_arithmetic"], "layers": "each"}
-_SEARCH: dict[str, Any] = {"strategy": "cmaes", "trials": 120, "parallel": 2, "seed": 0}
+_SEARCH: dict[str, Any] = {"strategy": "cmaes", "trials": 200, "parallel": 2, "seed": 0}
 _EVALUATION: dict[str, Any] = {"documents": 256, "holdout": 0.3, "batch_size": 128}
 
 

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from merging import export as export_module
 from evaluation.live import live_tensors
+from merging import export as export_module
 from merging.checkpoint import INDEX, SINGLE, Checkpoint
 from merging.errors import InvalidRecipe, NonFiniteCandidate, OutputError
 from merging.export import export
