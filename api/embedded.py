@@ -174,7 +174,7 @@ def _search(
     prepared: Prepared, study: Study, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher
 ) -> Verdict:
     spec = prepared.spec
-    mirror = Mirror(home, spec.name, prepared.space, store)
+    mirror = Mirror(home, spec, prepared.space, store)
     mirror.sync(store.trials.all(study.id))
 
     def told(event: Told) -> None:

@@ -5,6 +5,7 @@ to decide anything. It lives in a file of its own, because Optuna's migrations a
 Trials appear once told, in the order of their numbers, so that both sides number them alike.
 """
 
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from db.store import Store
 from evaluation.result import Scored
 from search.space import Space
 from search.strategies.sampled import point_distributions
+from search.study import StudySpec
 
 FILE = "optuna.db"
 
@@ -29,10 +31,15 @@ class Mirror:
         home: the folder that holds the copy of all studies, in one file.
     """
 
-    def __init__(self, home: Path, name: str, space: Space, store: Store) -> None:
+    def __init__(self, home: Path, spec: StudySpec, space: Space, store: Store) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = RDBStorage(f"sqlite:///{home / FILE}", engine_kwargs={"connect_args": {"timeout": 30}})
-        self._study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        self._study = optuna.create_study(
+            study_name=spec.name, storage=storage, direction="maximize", load_if_exists=True
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names([f"{spec.objective} of the tasks"])
         self._space, self._store = space, store
         self._written = len(self._study.get_trials(deepcopy=False))
 
