@@ -4,7 +4,7 @@ Everything is checked before anything is created. A run that was killed goes on 
 rows say how far it came.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from db.records import Study
+from db.records import Study, Trial
 from db.store import Store
 from evaluation.live import check_loads
 from evaluation.result import Part
@@ -35,9 +35,17 @@ ROOT = Path("/")  # the folders of a located study are absolute
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told how a run goes on. Each may do nothing."""
+    """Who is told how a run goes on.
+
+    Attributes:
+        phase: what is being done now.
+        resumed: the trials that an earlier run left, if any.
+        told: a trial ended.
+        documents: an evaluation's id, its documents done and their total.
+    """
 
     phase: Callable[[str], None]
+    resumed: Callable[[Sequence[Trial]], None]
     told: Callable[[Told], None]
     documents: Callable[[int, int, int], None]
 
@@ -175,7 +183,10 @@ def _search(
 ) -> Verdict:
     spec = prepared.spec
     mirror = Mirror(home, spec, prepared.space, store)
-    mirror.sync(store.trials.all(study.id))
+    earlier = store.trials.all(study.id)
+    mirror.sync(earlier)
+    if earlier:
+        watcher.resumed(earlier)
 
     def told(event: Told) -> None:
         watcher.told(event)

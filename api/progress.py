@@ -1,7 +1,7 @@
 """What a person sees of a run while it goes on: a live line on a terminal, a plain log elsewhere. On stderr."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -33,7 +33,7 @@ class RunProgress:
         self._best: Trial | None = None
         self._best_recipe = ""
         self._documents: dict[int, int] = {}  # documents done, by evaluation
-        self.watcher = Watcher(self._on_phase, self._on_told, self._on_documents)
+        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -55,17 +55,31 @@ class RunProgress:
             self._say(phase)
         self._refresh()
 
+    def _on_resumed(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            self._is_better(trial)
+        ended = sum(trial.state != "open" for trial in trials)
+        best = f", best so far {self._best.value:.4f}: {self._best_recipe}" if self._best else ""
+        self._say(f"going on after {ended} trials{best}")
+
     def _on_told(self, event: Told) -> None:
         self._done, self._total = event.ended, event.total
         self._first = self._first or (time.monotonic(), self._done)
         trial = event.trial
-        better = trial.value is not None and (self._best is None or trial.value > (self._best.value or float("-inf")))
-        if better and trial.evaluation_id is not None:
-            self._best = trial
-            self._best_recipe = describe(self._store.evaluations.recipe(trial.evaluation_id))
+        better = self._is_better(trial)
         if self._live is None or better:
             self._say(self._told_line(trial, better))
         self._refresh()
+
+    def _is_better(self, trial: Trial) -> bool:
+        """Whether the trial is the best so far; if so it is remembered."""
+        if trial.value is None or trial.evaluation_id is None:
+            return False
+        if self._best is not None and self._best.value is not None and trial.value <= self._best.value:
+            return False
+        self._best = trial
+        self._best_recipe = describe(self._store.evaluations.recipe(trial.evaluation_id))
+        return True
 
     def _on_documents(self, evaluation_id: int, done: int, total: int) -> None:
         self._documents[evaluation_id] = done

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from db.records import Study, Trial
 from merging.catalog import CATALOG, Method, Parameter
+from search.starts import UNIFORM
 from search.verdict import Finalist, Verdict
 
 
@@ -40,6 +41,33 @@ def _verdict_row(finalist: Finalist, verdict: Verdict) -> list[str]:
         "" if against is None else f"{against.difference:+.4f} ({against.low:+.4f} – {against.high:+.4f})",
         "" if against is None else p_value(against.p_value),
     ]
+
+
+SIGNIFICANT = 0.05
+
+
+def conclusion(verdict: Verdict) -> str:
+    """What the verdict says, in sentences: whether the search was worth it, and by how much its score flattered."""
+    winner = verdict.of(verdict.winner)
+    sentences = []
+    rivals = [f for f in verdict.finalists if f.trial == verdict.best_expert or f.label == UNIFORM]
+    for rival in rivals:
+        name = "the uniform soup" if rival.label == UNIFORM else f"the best expert ({rival.label.partition(':')[2]})"
+        against = rival.winner_minus_this
+        if against is None:
+            sentences.append(f"No recipe tried scored better on the search documents than {name}.")
+        elif against.p_value < SIGNIFICANT and against.difference > 0:
+            sentences.append(f"The winner beats {name} by {against.difference:.3f} ({p_text(against.p_value)}).")
+        else:
+            sentences.append(f"The holdout does not show that the winner beats {name} ({p_text(against.p_value)}).")
+    shrinkage = winner.search - winner.holdout
+    sentences.append(f"Its score is {abs(shrinkage):.3f} {'lower' if shrinkage > 0 else 'higher'} on the holdout.")
+    return " ".join(sentences)
+
+
+def p_text(p: float) -> str:
+    """`p < 0.001`, `p = 0.030`."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
 
 
 def tasks_table(verdict: Verdict) -> Table:

@@ -9,7 +9,7 @@ from api.embedded import Fingerprinted, prepare, run_study
 from api.output import print_json, screen
 from api.places import require_writable
 from api.progress import RunProgress
-from api.report import tasks_table, verdict_table
+from api.report import conclusion, tasks_table, verdict_table
 from api.winner import export_winner, is_own_export
 from db.store import Store, find_home, open_home
 from evaluation.quiet import quiet_libraries
@@ -78,6 +78,6 @@ def _show(verdict: Verdict, place: Path | None, *, as_json: bool) -> None:
         print_json(verdict.model_dump(mode="json", by_alias=True) | {"exported_to": str(place) if place else None})
         return
     console = screen()
-    console.print(verdict_table(verdict), tasks_table(verdict))
+    console.print(verdict_table(verdict), tasks_table(verdict), conclusion(verdict), highlight=False)
     if place is not None:
         console.print(f"The winner is in {place}", highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from api.output import print_json, screen
-from api.report import studies_table, tasks_table, trials_table, verdict_table
+from api.report import conclusion, studies_table, tasks_table, trials_table, verdict_table
 from db.records import Study, Trial
 from db.store import Store, find_home
 from evaluation.result import Scored
@@ -37,7 +37,7 @@ def show_status(name: str | None, home: Path, *, as_json: bool) -> None:
     for study in studies if name else ():
         if study.verdict:
             verdict = Verdict.model_validate(study.verdict)
-            console.print(verdict_table(verdict), tasks_table(verdict))
+            console.print(verdict_table(verdict), tasks_table(verdict), conclusion(verdict), highlight=False)
         if study.why:
             console.print(f"failed: {study.why}", markup=False)
 
