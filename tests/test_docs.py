@@ -191,7 +191,7 @@ def test_every_link_within_the_project_leads_somewhere(path: Path) -> None:
 def test_every_file_named_in_code_exists(path: Path) -> None:
     folders = "api|search|workers|db|evaluation|merging|zoo|tests|benchmarks|docs"
     for name in re.findall(rf"`((?:{folders})/[\w/.]*)`", path.read_text()):
-        assert (ROOT / name).exists() or name == "tests/", name
+        assert (ROOT / name).exists() or "NNNN" in name, name
 
 
 def anchors(path: Path) -> set[str]:
