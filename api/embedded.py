@@ -110,6 +110,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         "layer_count": layer_count,
         "split_key": split_key,
         "suite_digest": suite.digest,
+        "shots": {task.name: task.config["num_fewshot"] for task in suite.tasks},
     }
     return Prepared(spec, suite, space, begin, strategy, setup)
 

@@ -4,15 +4,14 @@ import json
 import tempfile
 from pathlib import Path
 
-from api.describe import describe
+from api.card import model_card
 from db.records import Evaluation, Study, Trial
 from db.store import Store
-from evaluation.result import Scored
 from merging.errors import Conflict, InvalidRecipe, NotFound
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe
-from search.verdict import Verdict, winner_of
+from search.verdict import winner_of
 
 
 def chosen_trial(store: Store, study: Study, number: int | None) -> Trial:
@@ -49,7 +48,7 @@ def export_trial(store: Store, study: Study, trial: Trial, to: Path) -> None:
     models = ModelSet.open(Path(recipe.base), {n: Path(p) for n, p in recipe.experts.items()}, cache=store.fingerprints)
     if models.fingerprints != study.setup["fingerprints"]:
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
-    export(recipe, models, to, _extras(store, study, trial, evaluation))
+    export(recipe, models, to, _extras(store, study, trial, evaluation, to))
 
 
 def exported_recipe(to: Path) -> Recipe | None:
@@ -60,11 +59,16 @@ def exported_recipe(to: Path) -> Recipe | None:
         return None
 
 
-def _exported_verdict(to: Path) -> object:
+def _is_export_of(store: Store, study: Study, trial: Trial, to: Path) -> bool:
+    """Whether the folder holds that trial, with the verdict as it is now."""
+    recipe = exported_recipe(to)
+    assert recipe is not None and trial.evaluation_id is not None, "both were looked at before"
+    wanted = store.evaluations.get(trial.evaluation_id).recipe_digest
     try:
-        return json.loads((to / "verdict.json").read_text())
+        verdict = json.loads((to / "verdict.json").read_text())
     except (OSError, ValueError):
-        return None
+        return False
+    return verdict == study.verdict and recipe.digest(study.setup["fingerprints"]) == wanted
 
 
 def is_own_export(store: Store, study: Study, to: Path) -> bool:
@@ -82,81 +86,25 @@ def export_winner(store: Store, study: Study, to: Path) -> None:
         OutputError: the folder holds something else, or cannot be written.
     """
     winner = chosen_trial(store, study, None)
-    assert winner.evaluation_id is not None, "a complete trial was evaluated"
-    if exported_recipe(to) == store.evaluations.recipe(winner.evaluation_id) and _exported_verdict(to) == study.verdict:
-        return
     to.parent.mkdir(parents=True, exist_ok=True)
     if not is_own_export(store, study, to):
         export_trial(store, study, winner, to)
-        return
-    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as aside:
-        fresh = Path(aside) / "new"
-        export_trial(store, study, winner, fresh)
-        to.rename(Path(aside) / "old")
-        fresh.rename(to)
+    elif not _is_export_of(store, study, winner, to):
+        with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as aside:
+            old = to.rename(Path(aside) / "old")
+            try:
+                export_trial(store, study, winner, to)
+            except BaseException:
+                old.rename(to)
+                raise
 
 
-def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation) -> dict[str, bytes]:
-    verdict = Verdict.model_validate(study.verdict) if study.verdict else None
-    files = {"README.md": _card(store, study, trial, evaluation, verdict).encode()}
+def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path) -> dict[str, bytes]:
+    files = {"README.md": model_card(store, study, trial, evaluation, to).encode()}
     documents = store.studies.documents(study.id)
     for part in ("search", "holdout"):
         samples = {task: list(ids) for (task, of), ids in documents.items() if of == part}
         files[f"samples_{part}.json"] = json.dumps(samples).encode()
-    if verdict is not None:
-        files["verdict.json"] = verdict.model_dump_json(by_alias=True, indent=2).encode()
+    if study.verdict is not None:
+        files["verdict.json"] = json.dumps(study.verdict, indent=2).encode()
     return files
-
-
-def _card(store: Store, study: Study, trial: Trial, evaluation: Evaluation, verdict: Verdict | None) -> str:
-    """The model card, in the form the hub reads."""
-    recipe = evaluation.recipe
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [merge, mergesearch]",
-        "base_model:",
-        *(f"- {Path(path).name}" for path in (recipe.base, *recipe.experts.values())),
-        "---",
-        f"# {study.name}",
-        "",
-        f"A merge found by mergesearch: {describe(recipe)}. The exact recipe is in `recipe.json` "
-        f"(digest `{evaluation.recipe_digest}`).",
-        "",
-        f"It is trial {trial.number} ({trial.origin}) of {len(store.trials.all(study.id))}.",
-        "",
-        *_score_lines(evaluation, verdict, trial),
-        "",
-        "## Check the scores",
-        "```",
-        _check_command(study, "holdout"),
-        "```",
-        "`samples_search.json` names the search documents in the same way.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _score_lines(evaluation: Evaluation, verdict: Verdict | None, trial: Trial) -> list[str]:
-    outcome = evaluation.outcome
-    assert isinstance(outcome, Scored), "a complete trial was scored"
-    finalist = next((f for f in verdict.finalists if f.trial == trial.number), None) if verdict else None
-    if finalist is None:
-        rows = [f"| {s.task} | {s.metric} | {s.value:.4f} |" for s in outcome.scores]
-        return ["## Scores", "| task | metric | search documents |", "|---|---|---|", *rows]
-    rows = [
-        f"| {task} | {pair.metric} | {pair.search:.4f} | {pair.holdout:.4f} |" for task, pair in finalist.tasks.items()
-    ]
-    total = f"| **objective** | | {finalist.search:.4f} | {finalist.holdout:.4f} ({finalist.low:.4f} – "
-    header = ["## Scores", "| task | metric | search documents | holdout (95% interval) |", "|---|---|---|---|"]
-    return [*header, *rows, f"{total}{finalist.high:.4f}) |"]
-
-
-def _check_command(study: Study, part: str) -> str:
-    spec = study.spec["evaluation"]
-    tasks = ",".join(t["name"] for t in spec["tasks"])
-    include = f" --include_path {spec['include_path']}" if spec["include_path"] else ""
-    return (
-        f"lm_eval --model hf --model_args pretrained=. --tasks {tasks}{include} "
-        f"--samples samples_{part}.json --batch_size {spec['batch_size']}"
-    )

@@ -21,7 +21,7 @@ from merging.checkpoint import INDEX, SINGLE, tie_flag
 from merging.engine import Engine, Plan
 from merging.errors import OutputError
 from merging.models import ModelSet
-from merging.recipe import Recipe
+from merging.recipe import Recipe, relocated
 from merging.shard import header
 
 # What belongs to a model beside config and weights. Listed, so that no pickle and no optimiser state comes along.
@@ -72,7 +72,10 @@ def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes
         plans = engine.plans(recipe)
         _write_weights(engine, plans, folder)
         _copy_companions(models.base.path, folder)
-        texts = {"config.json": _config(models, recipe), "recipe.json": recipe.to_json().encode()}
+        texts = {
+            "config.json": _config(models, recipe),
+            "recipe.json": relocated(recipe, to.absolute()).to_json().encode(),
+        }
         for name, content in (texts | extra).items():
             _write(folder / name, content)
 

@@ -7,6 +7,7 @@ places, so that the same merge of the same bytes has the same digest wherever th
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -187,3 +188,9 @@ def resolved(recipe: Recipe, root: Path) -> Recipe:
     """The same recipe with relative model folders taken from `root`."""
     places = {name: str((root / path).resolve()) for name, path in recipe.experts.items()}
     return recipe.model_copy(update={"base": str((root / recipe.base).resolve()), "experts": places})
+
+
+def relocated(recipe: Recipe, root: Path) -> Recipe:
+    """The same recipe with its model folders written relative to `root`: what `resolved` undoes."""
+    places = {name: os.path.relpath(path, root) for name, path in recipe.experts.items()}
+    return recipe.model_copy(update={"base": os.path.relpath(recipe.base, root), "experts": places})

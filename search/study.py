@@ -206,8 +206,9 @@ def _check_bound(place: str, key: str, low: float, high: float, names: tuple[str
         raise InvalidStudy(place, key, "names no method of this study", f"use one of {', '.join(names)}")
     row = CATALOG[method_name]
     parameter = row.parameter(parameter_name)
-    if parameter is None or parameter.kind in ("bool", "choice"):
-        known = [p.name for p in (row.weight, *row.parameters) if p and p.kind in ("float", "int")]
+    weight = None if row.weighting == "one_hot" else row.weight  # one-hot weights are a choice of experts
+    if parameter is None or parameter.kind in ("bool", "choice") or (parameter is row.weight and weight is None):
+        known = [p.name for p in (weight, *row.parameters) if p and p.kind in ("float", "int")] or ["none"]
         raise InvalidStudy(place, key, "names no numeric parameter", f"those of {method_name}: {', '.join(known)}")
     if not low <= high:
         raise InvalidStudy(place, [low, high], "is no range", "write [low, high] with low <= high")

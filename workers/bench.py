@@ -79,10 +79,11 @@ def attempt(bench: Bench, lease: Lease, on_progress: Progress) -> Scored | Infea
 
     Raises:
         LeaseLost: from `on_progress`, passed on.
+        AcceleratorError: the device is lost to this process for good; another process may still use it.
     """
     try:
         return bench.evaluate(lease.recipe, lease.part, on_progress)
-    except LeaseLost:
+    except (LeaseLost, torch.AcceleratorError):
         raise
     except MergesearchError as error:
         return Failed(why=str(error))

@@ -13,7 +13,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from db.store import Store, open_store
 from merging.errors import MergesearchError
+
+DEVICE_LOST = 70  # exit code
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,21 @@ def _work(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
 
     torch.set_num_threads(settings.threads)
     tqdm.set_lock(threading.RLock())  # its own lock is a semaphore that a killed worker leaves behind
-    # seconds to import, so after the thread count is set
-    from db.store import open_store
     from evaluation.quiet import quiet_libraries
-    from workers.bench import Bench, LeaseLost, attempt
-    from workers.heart import Heart
 
     quiet_libraries()
     store = open_store(settings.url)
+    try:
+        _serve(pipe, settings, store)
+    except torch.AcceleratorError:  # nothing will work on the device in this process any more
+        traceback.print_exc()
+        os._exit(DEVICE_LOST)
+
+
+def _serve(pipe: "Connection[Any, Any]", settings: WorkerSettings, store: Store) -> None:
+    from workers.bench import Bench, LeaseLost, attempt
+    from workers.heart import Heart
+
     bench = Bench(store.studies.by_id(settings.study_id), store, settings.device)
     heart = Heart(store, lambda evaluation_id, done, total: pipe.send(("progress", evaluation_id, done, total)))
     pipe.send(("ready",))

@@ -18,7 +18,7 @@ from merging.checkpoint import INDEX, SINGLE, Checkpoint
 from merging.errors import InvalidRecipe, NonFiniteCandidate, OutputError
 from merging.export import export
 from merging.models import ModelSet
-from merging.recipe import Recipe, parse_recipe
+from merging.recipe import Recipe, parse_recipe, resolved
 from merging.resident import ResidentModel
 from tests.merging.factories import a_recipe, models_of, open_models, write_models
 
@@ -115,7 +115,8 @@ def test_what_stands_beside_the_weights(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "additional_chat_templates" / "tool.jinja").read_text() == "tool"
     assert (tmp_path / "out" / "README.md").read_bytes() == b"# card"
     assert (tmp_path / "out" / "vocab.json").read_bytes() == b"[]"
-    assert parse_recipe(json.loads((tmp_path / "out" / "recipe.json").read_text())) == recipe
+    written = parse_recipe(json.loads((tmp_path / "out" / "recipe.json").read_text()))
+    assert not Path(written.base).is_absolute() and resolved(written, tmp_path / "out") == recipe
     assert (tmp_path / "out").stat().st_mode & 0o777 == base.stat().st_mode & 0o777
 
 

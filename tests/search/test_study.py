@@ -53,6 +53,10 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
         ["task_arithmetic.weight", "[1.0, 0.0]", "low <= high"],
     ),
     ({"space": {"bounds": {"task_arithmetic.weight": [0, 99]}}}, ["task_arithmetic.weight", "99", "[-10, 10]"]),
+    (
+        {"space": {"methods": ["layer_swap"], "bounds": {"layer_swap.weight": [0, 1]}}},
+        ["layer_swap.weight", "no numeric parameter", "none"],
+    ),
     ({"search": {"trials": 0}}, ["search.trials", "0", "1"]),
     ({"search": {"strategy": "magic"}}, ["search.strategy", "magic", "tpe"]),
     ({"evaluation": {"tasks": []}}, ["evaluation.tasks", "at least one"]),

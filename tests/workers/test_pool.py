@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from api.embedded import Fingerprinted, Prepared, create_or_resume, prepare
@@ -124,3 +125,15 @@ def test_an_unexpected_fault_is_a_result_with_its_reason(prepared: Prepared, stu
 
     outcome = attempt(bench, lease, broken)
     assert outcome.kind == "failed" and "no such luck" in outcome.why
+
+
+def test_a_lost_device_is_not_the_candidates_fault(prepared: Prepared, study: Study, store: Store) -> None:
+    bench = Bench(study, store, "cpu")
+    lease = store.evaluations.claim(want(store, study, prepared, 1)[0], "me", 60)
+    assert lease is not None
+
+    def lost(done: int, total: int) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(torch.AcceleratorError):
+        attempt(bench, lease, lost)
