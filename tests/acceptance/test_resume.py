@@ -108,7 +108,8 @@ def test_an_interrupted_run_frees_its_work_and_says_how_to_go_on(study: Path, tm
 
 def test_two_runs_of_one_study_do_not_meet(study: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
+    study.write_text(study.read_text().replace(f"trials: {TRIALS}", "trials: 5000"))  # not over before the second comes
     with started("run", study, "--home", home) as process:
-        read_until(process, f"1/{TRIALS}")
+        read_until(process, "1/5000")
         second = mergesearch("run", study, "--home", home, check=False)
         assert second.returncode == 2 and "another process" in second.stderr
