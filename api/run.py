@@ -13,7 +13,7 @@ from api.report import conclusion, tasks_table, verdict_table
 from api.winner import export_winner, is_own_export
 from db.store import Store, find_home, open_home
 from evaluation.quiet import quiet_libraries
-from merging.errors import OutputError
+from merging.errors import InvalidInput, OutputError
 from search.study import StudySpec, load_study
 from search.verdict import Verdict
 
@@ -29,6 +29,7 @@ def run_file(
     """
     console = Console(stderr=True)
     spec = load_study(path)
+    _require_devices(devices)
     home = home.absolute()
     place = (to.absolute() if to else home / "exports" / spec.name) if export else None
     require_writable("home", home, "choose another folder with --home")
@@ -58,6 +59,17 @@ def default_devices(parallel: int) -> tuple[str, ...]:
 
     count = torch.cuda.device_count()
     return tuple(f"cuda:{i}" for i in range(min(count, parallel))) or ("cpu",) * parallel
+
+
+def _require_devices(names: tuple[str, ...]) -> None:
+    if not names:
+        return
+    import torch
+
+    here = ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
+    for name in names:
+        if name not in here:
+            raise InvalidInput("device", name, "is no device of this machine", f"use {' or '.join(here)}")
 
 
 def _waiting(console: Console, what: str) -> AbstractContextManager[object]:

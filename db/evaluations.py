@@ -142,6 +142,16 @@ class Evaluations:
             session.execute(back)
             return ids
 
+    def retry_failed(self, study_id: int, part: Part) -> None:
+        """Queue the failed evaluations of a part again, with fresh attempts: the user has asked once more."""
+        again = (
+            update(EvaluationRow)
+            .where(EvaluationRow.study_id == study_id, EvaluationRow.part == part, EvaluationRow.outcome == "failed")
+            .values(state="queued", outcome=None, attempts=0, finished_at=None)
+        )
+        with Session(self._engine) as session, session.begin():
+            session.execute(again)
+
     def release_all(self, study_id: int) -> None:
         """Free every lease of a study whose whole run is known to be dead; the recipes are not to blame."""
         back = (

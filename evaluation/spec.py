@@ -1,8 +1,8 @@
 """The `evaluation` section of a study file: which tasks, which documents. No torch here."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Frozen(BaseModel):
@@ -28,6 +28,7 @@ class EvaluationSpec(_Frozen):
     """What a candidate is scored on.
 
     Attributes:
+        tasks: in the file also bare names.
         include_path: folder with lm-eval task YAMLs of your own.
         documents: most documents taken of each task; None: all.
         holdout: share of those that no search decision reads.
@@ -39,3 +40,10 @@ class EvaluationSpec(_Frozen):
     documents: Annotated[int, Field(ge=2)] | None = None
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.3
     batch_size: Annotated[int, Field(ge=1)] = 64
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [{"name": task} if isinstance(task, str) else task for task in value]

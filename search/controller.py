@@ -162,5 +162,8 @@ class Controller:
         if len(baselines) < len(self._search.starts) or any(t.state == "open" for t in baselines):
             return
         if not any(t.state == "complete" for t in baselines):
-            raise SearchFailed(f"none of the {len(baselines)} baselines could be scored: {baselines[0].why}")
+            raise SearchFailed(
+                f"none of the {len(baselines)} starts could be scored: {baselines[0].why}; "
+                "mend that, then run the study under another name"
+            )
         self._grounded = True

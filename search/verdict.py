@@ -108,11 +108,12 @@ def finalists_of(trials: Sequence[Trial], experts: Sequence[str]) -> tuple[Trial
 
 
 def measure_holdout(store: Store, study: Study, finalists: Sequence[Trial], dispatcher: Dispatcher) -> None:
-    """Have every finalist scored on the holdout, and wait for it.
+    """Have every finalist scored on the holdout, and wait for it. What failed in an earlier run is tried again.
 
     Raises:
         HoldoutFailed: one of them could not be.
     """
+    store.evaluations.retry_failed(study.id, "holdout")
     wanted: list[int] = []
     for trial in finalists:
         assert trial.evaluation_id is not None, "a complete trial was evaluated"

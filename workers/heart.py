@@ -32,7 +32,11 @@ class Heart:
 
         def beat() -> None:
             while not over.wait(self.seconds / 3):
-                if not self._store.evaluations.renew(lease, self.seconds):
+                try:
+                    kept = self._store.evaluations.renew(lease, self.seconds)
+                except Exception:  # a database that is away for a moment; the lease outlives a missed beat
+                    continue
+                if not kept:
                     lost.set()
                     return
 

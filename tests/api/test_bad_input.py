@@ -28,6 +28,7 @@ class Case:
     path: Path
     content: dict[str, Any]
     to: Path
+    devices: tuple[str, ...] = ()
 
     @property
     def home(self) -> Path:
@@ -49,7 +50,7 @@ class Case:
         self.path.write_text(yaml.safe_dump(self.content))
         before = sorted(self.folder.rglob("*"))
         with pytest.raises(InvalidInput) as caught:
-            run_file(self.path, self.to, export=True, devices=(), home=self.home, as_json=False)
+            run_file(self.path, self.to, export=True, devices=self.devices, home=self.home, as_json=False)
         assert sorted(self.folder.rglob("*")) == before, "something was left behind"
         return caught.value
 
@@ -121,6 +122,10 @@ def output_unwritable(case: Case) -> None:
     case.to = case.folder / "file" / "winner"
 
 
+def no_such_device(case: Case) -> None:
+    case.devices = ("cuda:99",)
+
+
 BAD: list[tuple[Callable[[Case], None], list[str]]] = [
     (set_key("serch", value={}), ["serch", "unknown key", "search"]),
     (set_key("space", "methods", value=["tis"]), ["space.methods[0]", "'tis'", "ties"]),
@@ -139,6 +144,7 @@ BAD: list[tuple[Callable[[Case], None], list[str]]] = [
     (pickled, ["models.experts[0]", "pickle", "safetensors"]),
     (adapter, ["models.experts[0]", "LoRA", "merge"]),
     (no_tokenizer, ["models.base", "AutoTokenizer"]),
+    (no_such_device, ["device", "cuda:99", "cpu"]),
     (output_exists, ["to:", "winner", "exists", "--to"]),
     (output_unwritable, ["to:", "winner", "cannot be written", "--to"]),
 ]

@@ -85,6 +85,18 @@ def test_a_retryable_failure_is_tried_again_and_not_for_ever(store: Store, study
     assert store.evaluations.get(evaluation_id).outcome == Failed(why="disk full")
 
 
+def test_a_failed_evaluation_may_be_asked_for_once_more(store: Store, study: Study) -> None:
+    evaluation_id = queued(store, study)
+    lease = store.evaluations.claim(evaluation_id, "me", 60)
+    assert lease is not None and store.evaluations.finish(lease, Failed(why="no memory"))
+    store.evaluations.retry_failed(study.id, "holdout")
+    assert store.evaluations.unfinished(study.id) == (), "the other part is left alone"
+    store.evaluations.retry_failed(study.id, "search")
+    again = store.evaluations.claim(evaluation_id, "me", 60)
+    assert again is not None and again.attempt == 1 and store.evaluations.finish(again, scored(0.5))
+    assert store.evaluations.get(evaluation_id).outcome == scored(0.5)
+
+
 def test_a_recipe_that_kills_its_workers_fails_and_does_not_take_the_fleet_down(store: Store, study: Study) -> None:
     evaluation_id = queued(store, study)
     other = queued(store, study, "d1")

@@ -29,6 +29,11 @@ def test_a_study_that_names_no_methods_gets_the_recommended_ones() -> None:
     assert set(parse_study(content).space.method_names) >= {"task_arithmetic", "ties"}
 
 
+def test_a_task_may_be_a_bare_name() -> None:
+    spec = parse_study(study_content(evaluation={"tasks": ["one", {"name": "two", "weight": 2}]}))
+    assert [(t.name, t.weight) for t in spec.evaluation.tasks] == [("one", 1.0), ("two", 2.0)]
+
+
 def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "study.yaml"
     path.parent.mkdir()
