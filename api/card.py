@@ -1,5 +1,6 @@
 """The model card of an exported merge: what it is, what it scored, and how anyone can check that."""
 
+import json
 import os
 import shlex
 from collections import defaultdict
@@ -25,7 +26,7 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
         "library_name: transformers",
         "tags: [merge, mergesearch]",
         "base_model:",
-        *(f"- {Path(path).name}" for path in (recipe.base, *recipe.experts.values())),
+        *(f"- {json.dumps(Path(path).name)}" for path in (recipe.base, *recipe.experts.values())),
         "---",
         f"# {study.name}",
         "",

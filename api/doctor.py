@@ -11,6 +11,7 @@ from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from api.places import require_writable
 from db.schema import current, head
@@ -56,7 +57,7 @@ def show(findings: tuple[Finding, ...], console: Console) -> None:
         table.add_column(name)
     marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "bad": "[red]bad[/]"}
     for finding in findings:
-        table.add_row(marks[finding.state], finding.what, finding.found)
+        table.add_row(marks[finding.state], Text(finding.what), Text(finding.found))  # paths are no markup
     console.print(table)
 
 
@@ -91,8 +92,10 @@ def _database(home: Path) -> Iterator[Finding]:
         yield Finding("database", "ok", "none yet; the first run makes it")
         return
     engine = make_engine(sqlite_url(home / FILE))
-    found, known = current(engine), head()
-    engine.dispose()
+    try:
+        found, known = current(engine), head()
+    finally:
+        engine.dispose()
     if found == known:
         yield Finding("database", "ok", f"{home / FILE} at version {found}")
     else:

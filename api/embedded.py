@@ -4,30 +4,30 @@ Everything is checked before anything is created. A run that was killed goes on 
 rows say how far it came.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from api.locks import only_runner
 from db.records import Study, Trial
 from db.store import Store
 from evaluation.live import check_loads
 from evaluation.result import Part
 from evaluation.suite import Suite
+from merging.companions import companions_digest
 from merging.errors import Conflict, InvalidStudy
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
 from search.controller import Controller, Search, SearchFailed, Told
+from search.finalists import measure_finalists
 from search.mirror import Mirror
 from search.space import Space, make_space
 from search.starts import Start, starts
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Strategy
 from search.study import StudySpec
-from search.verdict import Verdict, finalists_of, measure_holdout, reach_verdict
+from search.verdict import Verdict, reach_verdict
 from workers.pool import Pool
 
 ROOT = Path("/")  # the folders of a located study are absolute
@@ -42,12 +42,14 @@ class Watcher:
         resumed: the trials that an earlier run left, if any.
         told: a trial ended.
         documents: an evaluation's id, its documents done and their total.
+        warning: something beside the point went wrong; the run goes on.
     """
 
     phase: Callable[[str], None]
     resumed: Callable[[Sequence[Trial]], None]
     told: Callable[[Told], None]
     documents: Callable[[int, int, int], None]
+    warning: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     check_loads(Path(spec.models.base), models.base.names)
     setup = {
         "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
+        "companions": companions_digest(models.base.path),
         "layer_count": layer_count,
         "split_key": split_key,
         "suite_digest": suite.digest,
@@ -132,9 +135,29 @@ def create_or_resume(prepared: Prepared, store: Store) -> Study:
             f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel and "
             "evaluation.batch_size may change: give this one another name, or --home another folder"
         )
-    if found.setup != prepared.setup:
-        raise Conflict(f"the models or tasks of study {spec.name!r} have changed since it began; give it a new name")
+    require_unchanged(found, prepared.setup)
     return found
+
+
+_TIES = {
+    "fingerprints": "the models' weights",
+    "companions": "the base's config or tokenizer",
+    "suite_digest": "the tasks (or lm-eval's version)",
+}
+
+
+def require_unchanged(study: Study, setup: Mapping[str, Any]) -> None:
+    """See that what a study is made of is what it was: scores from before and after would not compare.
+
+    Raises:
+        Conflict: something has changed; the message says what.
+    """
+    changed = [what for key, what in _TIES.items() if study.setup.get(key) != setup.get(key)]
+    if changed:
+        raise Conflict(
+            f"{' and '.join(changed)} of study {study.name!r} have changed since it began; "
+            "put them back, or give the study a new name"
+        )
 
 
 def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher) -> Verdict:
@@ -148,7 +171,7 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
         SearchFailed: nothing could be scored.
     """
     spec = prepared.spec
-    with _only_runner(home, spec.name):
+    with only_runner(home, spec.name):
         study = create_or_resume(prepared, store)
         if _is_over(study, spec, store):
             return Verdict.model_validate(study.verdict)
@@ -167,23 +190,11 @@ def _is_over(study: Study, spec: StudySpec, store: Store) -> bool:
     return study.verdict["exhausted"] or len(store.trials.all(study.id)) >= spec.search.trials
 
 
-@contextmanager
-def _only_runner(home: Path, name: str) -> Iterator[None]:
-    """Hold the study's lock; it goes with the process, however that ends."""
-    locks = home / "locks"
-    locks.mkdir(exist_ok=True)
-    try:
-        with FileLock(locks / f"{name}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise Conflict(f"study {name!r} is being run by another process here; wait for it or end it") from error
-
-
 def _search(
     prepared: Prepared, study: Study, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher
 ) -> Verdict:
     spec = prepared.spec
-    mirror = Mirror(home, spec, prepared.space, store)
+    mirror = Mirror(home, study, prepared.space, store, watcher.warning)
     earlier = store.trials.all(study.id)
     mirror.sync(earlier)
     if earlier:
@@ -193,17 +204,18 @@ def _search(
         watcher.told(event)
         mirror.sync(store.trials.all(study.id))
 
-    search = Search(study, spec, prepared.space, prepared.starts, prepared.strategy, told)
+    # more open trials than workers would only be proposed from older knowledge
+    search = Search(
+        study, spec, min(spec.search.parallel, len(devices)), prepared.space, prepared.starts, prepared.strategy, told
+    )
     with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
         watcher.phase("searching")
         trials = Controller(search, store, pool).run()
         watcher.phase("scoring the finalists on the holdout")
-        finalists = finalists_of(trials, tuple(prepared.space.experts))
-        measure_holdout(store, study, finalists, pool)
+        finalists = measure_finalists(store, study, trials, tuple(prepared.space.experts), pool)
     watcher.phase("comparing the finalists")
     weights = {t.name: t.weight for t in spec.evaluation.tasks}
     measure = (spec.objective, weights, prepared.suite.aggregations())
-    verdict = reach_verdict(store, study, trials, finalists, measure)
-    verdict = verdict.model_copy(update={"exhausted": len(trials) < spec.search.trials})
+    verdict = reach_verdict(store, store.studies.by_id(study.id), finalists, measure, len(trials))
     store.studies.finish(study.id, verdict.model_dump(mode="json", by_alias=True))
     return verdict

@@ -33,7 +33,7 @@ class RunProgress:
         self._best: Trial | None = None
         self._best_recipe = ""
         self._documents: dict[int, int] = {}  # documents done, by evaluation
-        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents)
+        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents, self._say)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from db.records import Study, Trial
 from merging.catalog import CATALOG, Method, Parameter
@@ -58,10 +59,16 @@ def conclusion(verdict: Verdict) -> str:
             sentences.append(f"No recipe tried scored better on the search documents than {name}.")
         elif against.p_value < SIGNIFICANT and against.difference > 0:
             sentences.append(f"The winner beats {name} by {against.difference:.3f} ({p_text(against.p_value)}).")
+        elif against.p_value < SIGNIFICANT:
+            worse = f"is worse than {name} by {-against.difference:.3f} ({p_text(against.p_value)})"
+            sentences.append(f"On the holdout the winner {worse}: use that one.")
         else:
             sentences.append(f"The holdout does not show that the winner beats {name} ({p_text(against.p_value)}).")
     shrinkage = winner.search - winner.holdout
     sentences.append(f"Its score is {abs(shrinkage):.3f} {'lower' if shrinkage > 0 else 'higher'} on the holdout.")
+    sentences += [f"Not compared: {who} ({why})." for who, why in verdict.missing.items()]
+    if verdict.exhausted:
+        sentences.append(f"The search ended after {verdict.trials} trials: it had nothing left to try.")
     return " ".join(sentences)
 
 
@@ -96,19 +103,20 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     for trial in trials:
         value = "" if trial.value is None else f"{trial.value:.4f}"
         seconds = "" if trial.told_at is None else f"{trial.told_at - trial.created_at:.1f}"
-        table.add_row(str(trial.number), trial.origin, trial.state, value, seconds, trial.why or "")
+        # reasons and names are other people's text: never markup
+        table.add_row(str(trial.number), Text(trial.origin), trial.state, value, seconds, Text(trial.why or ""))
     return table
 
 
-def studies_table(rows: Sequence[tuple[Study, dict[str, int], float | None]]) -> Table:
+def studies_table(rows: Sequence[tuple[Study, str, dict[str, int], float | None]]) -> Table:
     """The studies: name, state, trials by state, best score."""
     table = Table()
     for name in ("study", "state", "trials", "best"):
         table.add_column(name)
-    for study, counts, best in rows:
+    for study, shown, counts, best in rows:
         asked = study.spec["search"]["trials"]
         ended = sum(count for state, count in counts.items() if state != "open")
-        table.add_row(study.name, study.state, f"{ended}/{asked}", "" if best is None else f"{best:.4f}")
+        table.add_row(study.name, shown, f"{ended}/{asked}", "" if best is None else f"{best:.4f}")
     return table
 
 

@@ -35,7 +35,7 @@ def run_file(
     require_writable("home", home, "choose another folder with --home")
     store = find_home(home)
     if place is not None:
-        _require_free(place, spec, store)
+        _require_free(place, spec, home, store)
     cache = Fingerprinted(store.fingerprints if store else None)
     with _waiting(console, "checking models and tasks"):
         quiet_libraries()
@@ -48,7 +48,7 @@ def run_file(
         verdict = run_study(prepared, store, home, workers, progress.watcher)
     if place is not None:
         with _waiting(console, "exporting the winner"):
-            export_winner(store, store.studies.get(spec.name), place)
+            place = export_winner(store, store.studies.get(spec.name), place)
     _show(verdict, place, as_json=as_json)
     return verdict
 
@@ -76,8 +76,10 @@ def _waiting(console: Console, what: str) -> AbstractContextManager[object]:
     return console.status(what) if console.is_terminal else nullcontext()
 
 
-def _require_free(place: Path, spec: StudySpec, store: Store | None) -> None:
+def _require_free(place: Path, spec: StudySpec, home: Path, store: Store | None) -> None:
     """Refuse a place that is taken before an hour is spent, unless an export of this very study lies there."""
+    if place in (home, *(home / name for name in ("exports", "locks", "logs"))):
+        raise OutputError("to", str(place), "is kept for other things", "name a new folder with --to")
     if place.exists():
         study = store.studies.find(spec.name) if store else None
         if store is None or study is None or not is_own_export(store, study, place):

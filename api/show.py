@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from api.locks import is_being_run
 from api.output import print_json, screen
 from api.report import conclusion, studies_table, tasks_table, trials_table, verdict_table
 from db.records import Study, Trial
@@ -29,11 +30,12 @@ def show_status(name: str | None, home: Path, *, as_json: bool) -> None:
     store = open_existing(home)
     studies = (store.studies.get(name),) if name else store.studies.all()
     if as_json:
-        found = [_summary(store, study) for study in studies]
+        found = [_summary(store, study, home) for study in studies]
         print_json(found[0] if name else found)
         return
     console = screen()
-    console.print(studies_table([(s, store.studies.counts(s.id), _best(store, s)) for s in studies]))
+    rows = [(s, _state(s, home), store.studies.counts(s.id), _best(store, s)) for s in studies]
+    console.print(studies_table(rows))
     for study in studies if name else ():
         if study.verdict:
             verdict = Verdict.model_validate(study.verdict)
@@ -57,10 +59,15 @@ def _best(store: Store, study: Study) -> float | None:
     return max((t.value for t in store.trials.all(study.id) if t.value is not None), default=None)
 
 
-def _summary(store: Store, study: Study) -> dict[str, Any]:
+def _state(study: Study, home: Path) -> str:
+    """The study's state as a person sees it: one that nobody runs any more is `stopped`."""
+    return "stopped" if study.state == "running" and not is_being_run(home.absolute(), study.name) else study.state
+
+
+def _summary(store: Store, study: Study, home: Path) -> dict[str, Any]:
     return {
         "name": study.name,
-        "state": study.state,
+        "state": _state(study, home),
         "why": study.why,
         "trials": store.studies.counts(study.id),
         "trials_asked": study.spec["search"]["trials"],

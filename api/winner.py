@@ -1,17 +1,17 @@
 """Exports a trial of a study as a checkpoint, with a model card, its recipe, the verdict and a way to check it."""
 
 import json
-import tempfile
 from pathlib import Path
 
 from api.card import model_card
 from db.records import Evaluation, Study, Trial
 from db.store import Store
+from merging.companions import companions_digest
 from merging.errors import Conflict, InvalidRecipe, NotFound
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe
-from search.verdict import winner_of
+from search.finalists import ranking
 
 
 def chosen_trial(store: Store, study: Study, number: int | None) -> Trial:
@@ -25,7 +25,8 @@ def chosen_trial(store: Store, study: Study, number: int | None) -> Trial:
     if number is None:
         if not any(t.value is not None for t in trials):
             raise NotFound(f"study {study.name!r} has no complete trial yet; run it first")
-        return winner_of(trials)
+        best = study.verdict["winner"] if study.verdict else ranking(trials)[0].number
+        return trials[best]
     found = next((t for t in trials if t.number == number), None)
     if found is None:
         raise NotFound(f"study {study.name!r} has no trial {number}; it has {len(trials)}")
@@ -46,7 +47,8 @@ def export_trial(store: Store, study: Study, trial: Trial, to: Path) -> None:
     evaluation = store.evaluations.get(trial.evaluation_id)
     recipe = evaluation.recipe
     models = ModelSet.open(Path(recipe.base), {n: Path(p) for n, p in recipe.experts.items()}, cache=store.fingerprints)
-    if models.fingerprints != study.setup["fingerprints"]:
+    now = {"fingerprints": dict(models.fingerprints), "companions": companions_digest(models.base.path)}
+    if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
     export(recipe, models, to, _extras(store, study, trial, evaluation, to))
 
@@ -79,24 +81,25 @@ def is_own_export(store: Store, study: Study, to: Path) -> bool:
     return store.evaluations.knows(study.id, recipe.digest(study.setup["fingerprints"]))
 
 
-def export_winner(store: Store, study: Study, to: Path) -> None:
-    """Export the winner, unless it lies there already; an export from before the study went on makes room for it.
+def export_winner(store: Store, study: Study, to: Path) -> Path:
+    """Export the winner; where an earlier export of the study lies, beside it: nothing is ever overwritten.
+
+    Returns:
+        Where the winner lies now.
 
     Raises:
         OutputError: the folder holds something else, or cannot be written.
     """
     winner = chosen_trial(store, study, None)
     to.parent.mkdir(parents=True, exist_ok=True)
-    if not is_own_export(store, study, to):
-        export_trial(store, study, winner, to)
-    elif not _is_export_of(store, study, winner, to):
-        with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as aside:
-            old = to.rename(Path(aside) / "old")
-            try:
-                export_trial(store, study, winner, to)
-            except BaseException:
-                old.rename(to)
-                raise
+    place, number = to, 1
+    while is_own_export(store, study, place):
+        if _is_export_of(store, study, winner, place):
+            return place
+        number += 1
+        place = to.with_name(f"{to.name}-{number}")
+    export_trial(store, study, winner, place)
+    return place
 
 
 def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from db import items
 from db.clock import epoch_now
 from db.models import DocumentSetRow, EvaluationRow, ScoreRow
 from db.records import Evaluation, Lease
+from db.session import reader
 from evaluation.result import Failed, Infeasible, Part, Scored, TaskScore
 from merging.recipe import Recipe, parse_recipe
 
@@ -25,23 +26,23 @@ class Evaluations:
     """The evaluations of one database."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._reader, self._writer = reader(engine), engine
 
     def want(self, study_id: int, recipe: Recipe, digest: str, part: Part) -> tuple[Evaluation, bool]:
         """The evaluation of that recipe on that part, and whether it was made just now."""
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             row, made = find_or_add(session, study_id, recipe, digest, part)
             session.flush()
             return _evaluation(session, row), made
 
     def get(self, evaluation_id: int) -> Evaluation:
         """The evaluation with that id, with its outcome once it is done."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return _evaluation(session, session.get_one(EvaluationRow, evaluation_id))
 
     def recipe(self, evaluation_id: int) -> Recipe:
         """The recipe alone, without the outcome."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return parse_recipe(session.get_one(EvaluationRow, evaluation_id).recipe)
 
     def knows(self, study_id: int, digest: str) -> bool:
@@ -49,7 +50,7 @@ class Evaluations:
         query = select(EvaluationRow.id).where(
             EvaluationRow.study_id == study_id, EvaluationRow.recipe_digest == digest
         )
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return session.scalars(query).first() is not None
 
     def unfinished(self, study_id: int) -> tuple[int, ...]:
@@ -59,7 +60,7 @@ class Evaluations:
             .where(EvaluationRow.study_id == study_id, EvaluationRow.state != "done")
             .order_by(EvaluationRow.id)
         )
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return tuple(session.scalars(query))
 
     def claim(self, evaluation_id: int, owner: str, seconds: float) -> Lease | None:
@@ -80,7 +81,7 @@ class Evaluations:
                 attempts=EvaluationRow.attempts + 1,
             )
         )
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             if session.execute(claim).rowcount != 1:  # type: ignore[attr-defined]
                 return None
             row = session.get_one(EvaluationRow, evaluation_id)
@@ -109,7 +110,7 @@ class Evaluations:
             }
         else:
             values |= {"outcome": outcome.kind, "why": outcome.why}
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             if not _update_with_token(session, lease, values):
                 return False
             for score in outcome.scores if isinstance(outcome, Scored) else ():
@@ -130,26 +131,26 @@ class Evaluations:
             .values(
                 state=case((spent, "done"), else_="queued"),
                 outcome=case((spent, "failed"), else_=None),
-                why=case((spent, f"{why}, {MAX_ATTEMPTS} times"), else_=why),
+                why=case((spent, f"{why} (attempt {MAX_ATTEMPTS} of {MAX_ATTEMPTS})"), else_=why),
                 finished_at=case((spent, epoch_now()), else_=None),
                 owner=None,
                 token=None,
                 expires_at=None,
             )
         )
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             ids = tuple(session.scalars(select(EvaluationRow.id).where(held)))
             session.execute(back)
             return ids
 
-    def retry_failed(self, study_id: int, part: Part) -> None:
-        """Queue the failed evaluations of a part again, with fresh attempts: the user has asked once more."""
+    def retry_failed(self, evaluation_id: int) -> None:
+        """Queue an evaluation again if it failed, with fresh attempts: the user has asked once more."""
         again = (
             update(EvaluationRow)
-            .where(EvaluationRow.study_id == study_id, EvaluationRow.part == part, EvaluationRow.outcome == "failed")
+            .where(EvaluationRow.id == evaluation_id, EvaluationRow.outcome == "failed")
             .values(state="queued", outcome=None, attempts=0, finished_at=None)
         )
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             session.execute(again)
 
     def release_all(self, study_id: int) -> None:
@@ -159,11 +160,11 @@ class Evaluations:
             .where(EvaluationRow.study_id == study_id, EvaluationRow.state == "leased")
             .values(state="queued", owner=None, token=None, expires_at=None, attempts=EvaluationRow.attempts - 1)
         )
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             session.execute(back)
 
     def _with_token(self, lease: Lease, **values: object) -> bool:
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             return _update_with_token(session, lease, values)
 
 

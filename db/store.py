@@ -36,9 +36,14 @@ def open_store(url: str) -> Store:
 
     Raises:
         Conflict: the database is newer than the code.
+        BrokenDatabase: it cannot be used.
     """
     engine = make_engine(url)
-    upgrade(engine)
+    try:
+        upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return Store(engine)
 
 
@@ -46,8 +51,12 @@ FILE = "mergesearch.db"
 
 
 def find_home(home: Path) -> Store | None:
-    """The store in `home`, or None if there is none; makes nothing."""
-    return open_home(home) if (home / FILE).exists() else None
+    """The store in `home`, or None if there is none; makes nothing.
+
+    Raises:
+        Conflict, BrokenDatabase: as `open_store`.
+    """
+    return open_store(sqlite_url(home / FILE)) if (home / FILE).exists() else None
 
 
 def open_home(home: Path) -> Store:
@@ -55,5 +64,6 @@ def open_home(home: Path) -> Store:
 
     Raises:
         OutputError: `home` cannot be made or written.
+        Conflict, BrokenDatabase: as `open_store`.
     """
     return open_store(sqlite_url(prepare_home(home) / FILE))

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from db.models import DocumentSetRow, FingerprintRow, StudyRow, TrialRow
 from db.records import Study
+from db.session import reader
 from evaluation.result import Part
 from merging.errors import Conflict, NotFound
 
@@ -20,7 +21,7 @@ class Studies:
     """The studies of one database."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._reader, self._writer = reader(engine), engine
 
     def create(
         self, name: str, spec: dict[str, Any], frozen_digest: str, setup: dict[str, Any], documents: Documents
@@ -34,7 +35,7 @@ class Studies:
             name=name, spec=spec, frozen_digest=frozen_digest, setup=setup, state="running", created_at=time.time()
         )
         try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            with Session(self._writer, expire_on_commit=False) as session, session.begin():
                 session.add(row)
                 session.flush()
                 session.add_all(
@@ -59,30 +60,30 @@ class Studies:
 
     def find(self, name: str) -> Study | None:
         """The study of that name, or None."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             row = session.scalar(select(StudyRow).where(StudyRow.name == name))
             return _study(row) if row else None
 
     def by_id(self, study_id: int) -> Study:
         """The study with that id."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return _study(session.get_one(StudyRow, study_id))
 
     def all(self) -> tuple[Study, ...]:
         """Every study, oldest first."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return tuple(_study(row) for row in session.scalars(select(StudyRow).order_by(StudyRow.id)))
 
     def counts(self, study_id: int) -> dict[str, int]:
         """Number of trials by state."""
         query = select(TrialRow.state, func.count()).where(TrialRow.study_id == study_id).group_by(TrialRow.state)
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return {state: count for state, count in session.execute(query)}
 
     def documents(self, study_id: int) -> dict[tuple[str, str], tuple[int, ...]]:
         """The document split: (task, part) -> lm-eval's doc_ids."""
         query = select(DocumentSetRow).where(DocumentSetRow.study_id == study_id)
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return {(row.task, row.part): tuple(row.ids) for row in session.scalars(query)}
 
     def reopen(self, study_id: int, spec: dict[str, Any]) -> None:
@@ -99,7 +100,7 @@ class Studies:
         self._update(study_id, state="failed", why=why, finished_at=time.time())
 
     def _update(self, study_id: int, **values: Any) -> None:
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             session.execute(update(StudyRow).where(StudyRow.id == study_id).values(**values))
 
 
@@ -107,17 +108,17 @@ class Fingerprints:
     """Remembered content fingerprints of model folders, keyed by what their files looked like."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._reader, self._writer = reader(engine), engine
 
     def get(self, key: str) -> str | None:
         """The remembered fingerprint, or None."""
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             row = session.get(FingerprintRow, key)
             return row.fingerprint if row else None
 
     def put(self, key: str, fingerprint: str) -> None:
         """Remember a fingerprint."""
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             session.merge(FingerprintRow(key=key, fingerprint=fingerprint))
 
 

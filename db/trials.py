@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from db.evaluations import find_or_add
 from db.models import EvaluationRow, TrialRow
 from db.records import Trial
+from db.session import reader
 from merging.recipe import Recipe
 
 
@@ -33,11 +34,11 @@ class Trials:
     """The trials of one database."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._reader, self._writer = reader(engine), engine
 
     def add(self, study_id: int, new: NewTrial) -> Trial:
         """Add a trial, and with it (in the same transaction) the evaluation its recipe needs, if it is new."""
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             evaluation_id = None
             if new.recipe is not None and new.digest is not None:
                 evaluation, _ = find_or_add(session, study_id, new.recipe, new.digest, "search")
@@ -60,7 +61,7 @@ class Trials:
     def all(self, study_id: int) -> tuple[Trial, ...]:
         """Every trial of the study, by number."""
         query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return tuple(_trial(row) for row in session.scalars(query))
 
     def ready(self, study_id: int) -> tuple[Trial, ...]:
@@ -72,7 +73,7 @@ class Trials:
             .where((TrialRow.evaluation_id.is_(None)) | (EvaluationRow.state == "done"))
             .order_by(TrialRow.number)
         )
-        with Session(self._engine) as session:
+        with Session(self._reader) as session:
             return tuple(_trial(row) for row in session.scalars(query))
 
     def tell(self, study_id: int, number: int, state: str, value: float | None, why: str | None = None) -> Trial:
@@ -94,7 +95,7 @@ class Trials:
                 told_at=time.time(),
             )
         )
-        with Session(self._engine) as session, session.begin():
+        with Session(self._writer) as session, session.begin():
             session.execute(close, execution_options={"synchronize_session": False})
             return _trial(session.scalars(select(TrialRow).where(*this)).one())
 

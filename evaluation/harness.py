@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import functools
 import io
-import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from lm_eval.utils import env as _templates
 
+from evaluation.describe import described
+from evaluation.fewshot import require_own_examples
 from evaluation.spec import EvaluationSpec, TaskSpec
 from evaluation.statistics import Aggregation
 from merging.errors import InvalidStudy
@@ -60,8 +61,9 @@ class HarnessTask:
 
     @property
     def config(self) -> dict[str, Any]:
-        """lm-eval's description of the task, without the paths that differ between machines."""
-        config: dict[str, Any] = json.loads(json.dumps(self._task.dump_config(), default=str))
+        """lm-eval's description of the task, functions by their source, without what differs between machines."""
+        # lm-eval's own dump gives nested functions, and those without source, by their address
+        config: dict[str, Any] = described(self._task.config.to_dict(keep_callable=True))
         config.pop("dataset_kwargs", None)
         (config.get("metadata") or {}).pop("config_source", None)
         return config
@@ -226,8 +228,9 @@ def _build(task: Any, spec: TaskSpec, key: str) -> dict[int, list[Any]]:
     if spec.num_fewshot is not None and own == 0 and spec.num_fewshot > 0:
         # lm-eval ignores the override here; a study should not believe it was heard
         raise InvalidStudy(f"{key}.num_fewshot", spec.num_fewshot, "is fixed at 0 by the task", "leave it out")
-    shots = own if spec.num_fewshot is None else spec.num_fewshot
-    task.set_config(key="num_fewshot", value=shots or 0)
+    shots = (own if spec.num_fewshot is None else spec.num_fewshot) or 0
+    require_own_examples(task, spec, shots, key)
+    task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     try:
         task.build_all_requests()

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from merging.errors import InvalidModel
+from merging.errors import InvalidModel, MergesearchError
+
+_REASON = 300  # most characters shown of a vendor's error
 
 
 def load_live(base: Path, device: str, dtype: str | None = None) -> tuple[Any, Any]:
@@ -32,17 +34,22 @@ def load_live(base: Path, device: str, dtype: str | None = None) -> tuple[Any, A
                 base, dtype=dtype or "auto", use_safetensors=True, **safe, **placed
             )
         tokenizer = AutoTokenizer.from_pretrained(base, use_fast=True, **safe)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise  # not the folder's fault, and may pass
-        reason = " ".join(str(error).split())  # transformers explains itself over several lines
+    except (torch.OutOfMemoryError, MemoryError, MergesearchError):
+        raise  # memory is not the folder's fault, and may pass
+    except Exception as error:  # a config.json's values reach vendor code unchecked, so anything can come out of it
         raise InvalidModel(
             "models.base",
             str(base),
-            f"cannot be loaded as a causal language model ({reason})",
+            f"cannot be loaded as a causal language model ({_reason(error)})",
             "give a folder that AutoModelForCausalLM and AutoTokenizer can load",
         ) from error
     return model.eval().requires_grad_(False), tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """An error on one line, cut short: transformers explains itself over several, and may list all it knows."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _REASON else text[: _REASON - 3] + "..."
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ makes no sense (NaN weights), `Failed` for a fault around it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 Part = Literal["search", "holdout"]
 
@@ -65,7 +65,3 @@ class Failed(_Frozen):
     kind: Literal["failed"] = "failed"
     why: str
     retryable: bool = False
-
-
-Outcome = Annotated[Scored | Infeasible | Failed, Field(discriminator="kind")]
-OUTCOME: TypeAdapter[Scored | Infeasible | Failed] = TypeAdapter(Outcome)

@@ -1,7 +1,8 @@
 """Which documents a study may look at: a keyed split by content into search and holdout.
 
 Membership depends on a document's content and the study's key alone. So the same content is on the same side in
-every task, duplicates never straddle, and neither the order of the documents nor their number changes a side.
+every task, exact duplicates never straddle, and neither the order of the documents nor their number changes a side.
+Content is all of a document's fields: two that differ only in an id are different documents, drawn by themselves.
 """
 
 import json

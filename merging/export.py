@@ -1,16 +1,19 @@
 """Writes a merge to disk as an ordinary Hugging Face folder, one tensor at a time.
 
-The folder appears whole or not at all: everything is written to a hidden sibling, synced and renamed.
+The folder appears whole or not at all: everything is written to a hidden sibling, synced and renamed. What a
+killed export left there goes when the next export to the same place begins.
 """
 
 import errno
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -18,32 +21,12 @@ from typing import Any
 import torch
 
 from merging.checkpoint import INDEX, SINGLE, tie_flag
+from merging.companions import companions
 from merging.engine import Engine, Plan
 from merging.errors import OutputError
 from merging.models import ModelSet
 from merging.recipe import Recipe, relocated
 from merging.shard import header
-
-# What belongs to a model beside config and weights. Listed, so that no pickle and no optimiser state comes along.
-_COMPANIONS = (
-    "generation_config.json",
-    "tokenizer*.json",
-    "tokenizer.model",
-    "*.tiktoken",
-    "*.spm",
-    "*.bpe.model",
-    "spiece.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template*",
-    "additional_chat_templates/*.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "LICENSE*",
-)
 
 
 def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes] | None = None) -> None:
@@ -85,8 +68,10 @@ def _appearing(to: Path) -> Iterator[Path]:
     """A folder to fill, which takes its name when the block ends and vanishes when the block fails."""
     if to.exists() or to.is_symlink():
         raise OutputError("to", str(to), "exists", "choose another folder, or remove it first")
+    prefix = f".{to.name}.{_host()}."
+    _sweep(to.parent, prefix)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".part", dir=to.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", suffix=".part", dir=to.parent))
     except OSError as error:
         raise _unwritable(to, error) from error
     try:
@@ -100,6 +85,31 @@ def _appearing(to: Path) -> Iterator[Path]:
         raise _unwritable(to, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _host() -> str:
+    """This machine's name, as one part of a file name: without dots, the parts cannot be mistaken."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Removes what killed exports left: each is as large as a checkpoint. Other machines' may be alive."""
+    leftover = re.compile(re.escape(prefix) + r"(\d{1,9})\.\w+\.part")
+    with suppress(OSError):  # a parent that cannot be listed may still be written; making the folder will tell
+        for path in parent.iterdir():
+            found = leftover.fullmatch(path.name)
+            if found and not _runs(int(found[1])):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as somebody else
+    return True
 
 
 def _unwritable(to: Path, error: OSError) -> OutputError:
@@ -156,12 +166,10 @@ def _write_all(out: RawIOBase, data: memoryview) -> None:
 
 
 def _copy_companions(base: Path, folder: Path) -> None:
-    for pattern in _COMPANIONS:
-        for source in base.glob(pattern):
-            target = folder / source.relative_to(base)
-            if source.is_file() and not target.exists():
-                target.parent.mkdir(exist_ok=True)
-                _write(target, source.read_bytes())
+    for source in companions(base):
+        target = folder / source.relative_to(base)
+        target.parent.mkdir(exist_ok=True)
+        _write(target, source.read_bytes())
 
 
 def _config(models: ModelSet, recipe: Recipe) -> bytes:

@@ -5,10 +5,10 @@ makes it three times as fast). The same pass sees to it that every number
 is finite, so a fingerprint also says that the checkpoint can be merged.
 """
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b, sha256
-from os import cpu_count
 from typing import Protocol
 
 import torch
@@ -47,10 +47,15 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor, memoryview]]) -> str:
     """
     rows = sorted(tensors, key=lambda row: row[0])
     whole = blake2b(digest_size=16)
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         for (name, tensor, _), digest in zip(rows, pool.map(_digest, rows), strict=True):
             whole.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode() + digest)
     return whole.hexdigest()
+
+
+def _cores() -> int:
+    """The cores this process may use: with a cpuset (containers, batch systems, taskset) fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(row: tuple[str, Tensor, memoryview]) -> bytes:

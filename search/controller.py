@@ -40,12 +40,14 @@ class Search:
     """What a controller works on.
 
     Attributes:
+        parallel: how many trials are open at a time.
         strategy: fresh, nothing observed yet.
         on_told: called after each trial that ends.
     """
 
     study: Study
     spec: StudySpec
+    parallel: int
     space: Space
     starts: tuple[Start, ...]
     strategy: Strategy
@@ -116,7 +118,7 @@ class Controller:
     def _fill(self) -> None:
         """Keep `parallel` trials open."""
         limits = self._search.spec.search
-        while not self._exhausted and self._open < limits.parallel and self._next < limits.trials:
+        while not self._exhausted and self._open < self._search.parallel and self._next < limits.trials:
             number = self._next
             if number < len(self._search.starts):
                 start = self._search.starts[number]

@@ -79,7 +79,7 @@ def _defaults(space: Space, row: Method) -> Start | None:
     """The method at its defaults, all experts alike; None where that is no single recipe (one-hot methods)."""
     if row.weighting == "one_hot":
         return None
-    share = 1.0 if row.normalised else 1.0 / len(space.experts)
+    share = 1.0 / len(space.experts)
     values = {p.name: p.default for p in row.parameters}
     return _inside(space, f"default:{row.name}", row, dict.fromkeys(space.experts, share), values)
 

@@ -60,7 +60,7 @@ class SpaceSpec(_Frozen):
         bounds: `method.parameter` -> [low, high], instead of the catalog's range.
     """
 
-    methods: tuple[str, ...] | None = None
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     choose: Literal["per_study", "per_group"] = "per_study"
     layers: Annotated[int, Field(ge=1)] | Literal["each"] = 1
     modules: Literal["together", "split"] = "together"
@@ -120,6 +120,17 @@ class StudySpec(_Frozen):
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, and without a key given twice (of which YAML would keep the last without a word)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_study(path: Path) -> StudySpec:
     """The study in a YAML or JSON file, its folders made absolute.
 
@@ -127,10 +138,10 @@ def load_study(path: Path) -> StudySpec:
         InvalidStudy: unreadable, or anything in it is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise InvalidStudy("study file", str(path), f"cannot be read ({error.strerror})", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise InvalidStudy("study file", str(path), f"is not YAML ({problem})", "mend that line") from error
     return parse_study(content).located(path.resolve().parent)
@@ -164,7 +175,13 @@ def _named(expert: Any) -> Any:
 
 
 def _under(root: Path, path: str) -> str:
-    return str((root / Path(path).expanduser()).resolve())
+    try:
+        place = (root / Path(path).expanduser()).resolve()
+        place.exists()  # where nothing lies is for others to say; what no file system takes shows here
+        return str(place)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user's home, a NUL in it
+        shown = path if len(path) < 100 else f"{path[:100]}…"
+        raise InvalidStudy("models", shown, f"is no path ({error})", "write a plain path") from error
 
 
 def _check_names(spec: StudySpec) -> None:
@@ -222,11 +239,16 @@ def _near(value: str, known: Any) -> str:
     return f"did you mean {near[0]!r}? known: {', '.join(known)}" if near else f"use one of {', '.join(known)}"
 
 
+# a union's branch names end the path; they mean nothing to the user
+_BRANCHES = ("int", "constrained-int", "literal['each']", "str", "tuple[str, ...]")
+
+
 def _translate(error: ValidationError) -> InvalidStudy:
     """Pydantic's first complaint in the house's form."""
     first = error.errors()[0]
-    # a union's branch names stand in the path; they mean nothing to the user
-    parts = [p for p in first["loc"] if p not in ("int", "constrained-int", "literal['each']", "str")]
+    parts = list(first["loc"])
+    while parts and parts[-1] in _BRANCHES and first["type"] != "extra_forbidden":
+        parts.pop()
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     if first["type"] == "extra_forbidden":
         known = _known_keys(parts[:-1])

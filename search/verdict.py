@@ -5,7 +5,7 @@ holdout every finalist is scored once, with a stratified bootstrap interval, and
 each baseline by a paired permutation test on the same documents.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,16 +14,11 @@ from db.store import Store
 from evaluation.objective import Kind
 from evaluation.result import Scored, TaskScore
 from evaluation.statistics import Aggregation, Measure, bootstrap, compare
-from merging.errors import MergesearchError
-from search.dispatch import Dispatcher
+from search.finalists import Finalists, holdout_id, ranking
 from search.seeds import derive
-from search.starts import UNIFORM, expert_origin
+from search.starts import expert_origin
 
 SCHEMA = "mergesearch/verdict/v1"
-
-
-class HoldoutFailed(MergesearchError):
-    """A finalist could not be scored on the holdout."""
 
 
 class _Frozen(BaseModel):
@@ -77,6 +72,7 @@ class Verdict(_Frozen):
         best_expert: trial number of the expert with the best score on the search documents.
         documents: number of documents by part.
         exhausted: the strategy had nothing left to propose, so that fewer trials were run than asked for.
+        missing: who should stand among the finalists and could not be scored, with the reason.
     """
 
     schema_: str = Field(alias="schema", default=SCHEMA)
@@ -87,80 +83,43 @@ class Verdict(_Frozen):
     documents: dict[str, int]
     trials: int
     exhausted: bool = False
+    missing: dict[str, str] = {}
 
     def of(self, trial: int) -> Finalist:
         """The finalist with that trial number."""
         return next(f for f in self.finalists if f.trial == trial)
 
 
-def winner_of(trials: Sequence[Trial]) -> Trial:
-    """The best complete trial; of equals the earliest, so that a baseline is preferred to its copy."""
-    complete = [t for t in trials if t.value is not None]
-    return max(complete, key=lambda t: (t.value or 0.0, -t.number))
-
-
-def finalists_of(trials: Sequence[Trial], experts: Sequence[str]) -> tuple[Trial, ...]:
-    """The trials the report compares: complete baselines in order, then the winner if it is none of them."""
-    origins = [*(expert_origin(name) for name in experts), UNIFORM]
-    baselines = [t for origin in origins for t in trials if t.origin == origin and t.value is not None]
-    winner = winner_of(trials)
-    return (*baselines, *([] if winner in baselines else [winner]))
-
-
-def measure_holdout(store: Store, study: Study, finalists: Sequence[Trial], dispatcher: Dispatcher) -> None:
-    """Have every finalist scored on the holdout, and wait for it. What failed in an earlier run is tried again.
-
-    Raises:
-        HoldoutFailed: one of them could not be.
-    """
-    store.evaluations.retry_failed(study.id, "holdout")
-    wanted: list[int] = []
-    for trial in finalists:
-        assert trial.evaluation_id is not None, "a complete trial was evaluated"
-        searched = store.evaluations.get(trial.evaluation_id)
-        held, _ = store.evaluations.want(study.id, searched.recipe, searched.recipe_digest, "holdout")
-        wanted.append(held.id)
-    dispatcher.announce(wanted)
-    while store.evaluations.unfinished(study.id):
-        dispatcher.wait(1.0)
-    for evaluation_id, trial in zip(wanted, finalists, strict=True):
-        outcome = store.evaluations.get(evaluation_id).outcome
-        if not isinstance(outcome, Scored):
-            raise HoldoutFailed(f"trial {trial.number} ({trial.origin}) could not be scored on the holdout: {outcome}")
-
-
 def reach_verdict(
     store: Store,
     study: Study,
-    trials: Sequence[Trial],
-    finalists: Sequence[Trial],
+    finalists: Finalists,
     measure: tuple[Kind, Mapping[str, float], Mapping[str, Aggregation]],
+    trials: int,
 ) -> Verdict:
-    """Compare the finalists, all of which have been scored on the holdout.
+    """Compare the finalists.
 
     Args:
         measure: objective, weight of each task, aggregation of each task.
+        trials: how many the study had.
     """
-    kind, weights, aggregations = measure
-    yardstick = Measure(kind, weights, aggregations)
-    winner = winner_of(trials)
-    scores = {t.number: _scores(store, study, t) for t in finalists}
-    rows = tuple(
-        _finalist(yardstick, t, scores[t.number], winner, scores[winner.number][1], study.spec["search"]["seed"])
-        for t in finalists
-    )
-    alone = [t for t in finalists if t.origin.startswith(expert_origin(""))]
-    some = scores[winner.number]
+    yardstick = Measure(*measure)
+    seed, winner = study.spec["search"]["seed"], finalists.winner
+    scores = {t.number: _scores(store, study, t) for t in finalists.compared}
+    searched, held, _ = scores[winner.number]
+    alone = [t for t in finalists.compared if t.origin.startswith(expert_origin(""))]
     return Verdict(
-        objective=kind,
-        finalists=rows,
+        objective=yardstick.kind,
+        finalists=tuple(_finalist(yardstick, t, scores[t.number], winner, held, seed) for t in finalists.compared),
         winner=winner.number,
-        best_expert=winner_of(alone).number if alone else None,
+        best_expert=ranking(alone)[0].number if alone else None,
         documents={
-            part: sum(len(s.documents) for s in task_scores)
-            for part, task_scores in zip(("search", "holdout"), some[:2], strict=True)
+            "search": sum(len(s.documents) for s in searched),
+            "holdout": sum(len(s.documents) for s in held),
         },
-        trials=len(trials),
+        trials=trials,
+        exhausted=trials < study.spec["search"]["trials"],
+        missing=finalists.missing,
     )
 
 
@@ -171,7 +130,7 @@ def _scores(store: Store, study: Study, trial: Trial) -> _Scores:
     """(scores on the search documents, on the holdout, recipe digest)."""
     assert trial.evaluation_id is not None
     searched = store.evaluations.get(trial.evaluation_id)
-    held, _ = store.evaluations.want(study.id, searched.recipe, searched.recipe_digest, "holdout")
+    held = store.evaluations.get(holdout_id(store, study, trial))
     assert isinstance(searched.outcome, Scored) and isinstance(held.outcome, Scored)
     return searched.outcome.scores, held.outcome.scores, searched.recipe_digest
 

@@ -13,6 +13,7 @@ from evaluation.result import Failed, Infeasible, Part, Scored
 from evaluation.scorer import NonFiniteScore, Scorer
 from evaluation.spec import EvaluationSpec
 from evaluation.suite import Suite
+from merging.companions import companions_digest
 from merging.errors import Conflict, MergesearchError, NonFiniteCandidate
 from merging.models import ModelSet
 from merging.recipe import Recipe
@@ -46,7 +47,7 @@ class Bench:
         if self._suite.digest != setup["suite_digest"]:
             raise Conflict(f"the tasks of study {study.name!r} have changed since it began; give it a new name")
         models = ModelSet.open(base, experts, cache=store.fingerprints)
-        if models.fingerprints != setup["fingerprints"]:
+        if models.fingerprints != setup["fingerprints"] or companions_digest(base) != setup["companions"]:
             raise Conflict(f"the models of study {study.name!r} have changed since it began; give it a new name")
         model, tokenizer = load_live(base, device, spec["dtype"])
         self._resident = ResidentModel(models, live_tensors(model, models.base.names))

@@ -122,6 +122,7 @@ class Pool:
             worker.ready, self._early_deaths = True, 0
         elif kind == "idle":
             worker.doing = None
+            self.announce(self._store.evaluations.unfinished(self._study_id))  # it may have been put back
         elif kind == "broken":
             raise WorkersBroken(content[0])
 
@@ -149,7 +150,7 @@ class Pool:
                     worker.pipe.send(worker.doing)
                 except OSError:
                     self._queue = dict.fromkeys((worker.doing, *self._queue))
-                    worker.doing, worker.ready = None, True
+                    worker.doing = None
                     return  # its death is heard of in the next wait
 
     def _start(self, slot: int) -> _Worker:
@@ -160,7 +161,7 @@ class Pool:
             url=self._store.url,
             study_id=self._study_id,
             device=self._devices[slot],
-            threads=max(1, (os.cpu_count() or 1) // len(self._devices)),
+            threads=max(1, _cores() // len(self._devices)),
             log=log,
             owner=owner_name(),
         )
@@ -168,3 +169,8 @@ class Pool:
         process.start()
         theirs.close()
         return _Worker(slot, settings.owner, process, ours, log)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -57,20 +57,30 @@ class Sampled:
             return Proposal(params, None, str(error))
 
     def reserve(self, number: int, proposal: Proposal) -> None:
-        """Add a running trial."""
-        params = proposal.params
-        distributions = point_distributions(self._space, params)
-        frozen = create_trial(state=TrialState.RUNNING, params=params or {}, distributions=distributions)
+        """Add a running trial. One outside the space is left out: it would teach the sampler nothing, and a trial
+        without parameters keeps TPE from sampling them jointly.
+        """
+        if proposal.params is None:
+            return
+        distributions = point_distributions(self._space, proposal.params)
+        frozen = create_trial(state=TrialState.RUNNING, params=proposal.params, distributions=distributions)
         self._study.add_trial(frozen)
         self._numbers[number] = len(self._study.get_trials(deepcopy=False)) - 1
 
     def observe(self, observation: Observation) -> None:
         """Tell Optuna; a trial without a value is told as failed, never as a number."""
+        if observation.number not in self._numbers:
+            return
         number = self._numbers[observation.number]
         if observation.value is None:
             self._study.tell(number, state=TrialState.FAIL)
         else:
             self._study.tell(number, observation.value)
+
+    def joint_space(self) -> dict[str, BaseDistribution]:
+        """The dimensions that the sampler would draw jointly now."""
+        running = self._study.get_trials(deepcopy=False)[-1]
+        return self._study.sampler.infer_relative_search_space(self._study, running)
 
 
 def random(space: Space, seed: int) -> Sampled:

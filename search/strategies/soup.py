@@ -66,7 +66,7 @@ class GreedySoup:
                 if key not in self._values:
                     return recipe
                 value = self._values[key]
-                # the first pass accepts ties, as the paper does; later ones must gain, or they would not end
+                # a new expert is kept at a tie, as in the paper; counting one twice must gain, or it would not end
                 if value is not None and (value > best or (value == best and name not in counts)):
                     counts, best, added = tried, value, True
             candidates = order

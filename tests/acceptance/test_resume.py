@@ -63,6 +63,7 @@ def test_a_killed_run_goes_on(study: Path, tmp_path: Path, moment: int, whole_gr
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "winner").exists()
+        assert output("status", "s", "--home", home)["state"] == "stopped"
         again = mergesearch("run", study, "--home", home, "--to", tmp_path / "winner", check=False)
     assert again.returncode == 0, f"killed at {MOMENTS[moment]!r}\n{again.stderr}"
     assert_complete(home)
@@ -88,8 +89,9 @@ def test_a_finished_study_goes_on_when_more_trials_are_asked_for(study: Path, tm
     study.write_text(study.read_text().replace(f"trials: {TRIALS - 4}", f"trials: {TRIALS}"))
     mergesearch("run", study, "--home", home)
     assert_complete(home)
-    winner = json.loads((home / "exports" / "s" / "verdict.json").read_text())
-    assert winner == output("status", "s", "--home", home)["verdict"], "the export is the new winner's"
+    exports = sorted((home / "exports").iterdir())
+    assert [e.name for e in exports] == ["s", "s-2"], "the earlier export is left as it was"
+    assert json.loads((exports[1] / "verdict.json").read_text()) == output("status", "s", "--home", home)["verdict"]
 
 
 def test_an_interrupted_run_frees_its_work_and_says_how_to_go_on(study: Path, tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """What people read: the verdict's conclusion says what the holdout supports and no more; recipes in a few words."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from api.describe import describe, duration
-from api.report import conclusion, p_value
+from api.report import conclusion, p_value, trials_table
+from db.records import Trial
 from merging.recipe import GroupMerge, Recipe
 from search.verdict import Against, Finalist, Verdict
 
@@ -53,7 +57,22 @@ def test_a_winner_that_is_ahead_is_said_to_be() -> None:
 
 def test_a_winner_that_is_behind_significantly_is_not_called_better() -> None:
     behind = finalist("expert:add", 0, 0.3, 0.8, against(-0.2, 0.001))
-    assert "does not show" in conclusion(verdict(7, behind, finalist("tpe", 7, 0.75, 0.6, None)))
+    said = conclusion(verdict(7, behind, finalist("tpe", 7, 0.75, 0.6, None)))
+    assert "is worse than the best expert (add) by 0.200 (p = 0.001): use that one" in said
+
+
+def test_who_is_missing_and_a_search_that_ended_early_are_said() -> None:
+    ended = verdict(0, finalist("expert:add", 0, 0.3, 0.3, None))
+    ended = ended.model_copy(update={"missing": {"expert:rev": "disk full"}, "exhausted": True})
+    assert "Not compared: expert:rev (disk full)." in conclusion(ended)
+    assert "ended after 10 trials" in conclusion(ended)
+
+
+def test_other_peoples_text_is_no_markup() -> None:
+    trial = Trial(0, "tpe", None, None, "failed", None, "OSError: cannot read [/mnt/x]", 1, 0.0, 1.0)
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(trials_table([trial]))
+    assert "[/mnt/x]" in console.export_text()
 
 
 def test_a_baseline_that_won_is_said_to_be_unbeaten() -> None:

@@ -89,12 +89,11 @@ def test_a_failed_evaluation_may_be_asked_for_once_more(store: Store, study: Stu
     evaluation_id = queued(store, study)
     lease = store.evaluations.claim(evaluation_id, "me", 60)
     assert lease is not None and store.evaluations.finish(lease, Failed(why="no memory"))
-    store.evaluations.retry_failed(study.id, "holdout")
-    assert store.evaluations.unfinished(study.id) == (), "the other part is left alone"
-    store.evaluations.retry_failed(study.id, "search")
+    store.evaluations.retry_failed(evaluation_id)
     again = store.evaluations.claim(evaluation_id, "me", 60)
     assert again is not None and again.attempt == 1 and store.evaluations.finish(again, scored(0.5))
-    assert store.evaluations.get(evaluation_id).outcome == scored(0.5)
+    store.evaluations.retry_failed(evaluation_id)
+    assert store.evaluations.get(evaluation_id).outcome == scored(0.5), "what did not fail is left alone"
 
 
 def test_a_recipe_that_kills_its_workers_fails_and_does_not_take_the_fleet_down(store: Store, study: Study) -> None:
@@ -103,7 +102,7 @@ def test_a_recipe_that_kills_its_workers_fails_and_does_not_take_the_fleet_down(
     for attempt in range(MAX_ATTEMPTS):
         store.evaluations.claim(evaluation_id, f"worker {attempt}", 60)
         assert store.evaluations.lost_worker(f"worker {attempt}", "exit code -9") == (evaluation_id,)
-    assert store.evaluations.get(evaluation_id).outcome == Failed(why=f"exit code -9, {MAX_ATTEMPTS} times")
+    assert store.evaluations.get(evaluation_id).outcome == Failed(why="exit code -9 (attempt 3 of 3)")
     assert store.evaluations.unfinished(study.id) == (other,)
 
 

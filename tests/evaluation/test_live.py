@@ -1,5 +1,7 @@
 """The live model and its tensors by checkpoint name."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,46 @@ def test_folders_without_a_safe_model_are_refused(tmp_path: Path, tiny: Tiny) ->
     torch.save({}, pickled / "pytorch_model.bin")
     with pytest.raises(InvalidModel, match="cannot be loaded as a causal language model"):
         load_live(pickled, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("config.json", {"num_attention_heads": 0}, "ZeroDivisionError"),
+        ("config.json", {"num_hidden_layers": "four"}, "num_hidden_layers"),
+        ("config.json", {"dtype": "float99"}, "float99"),
+        ("tokenizer.json", {"model": {"type": "Telepathy", "vocab": {}}}, "Exception: data did not match any variant"),
+    ],
+)
+def test_a_folder_with_bad_values_is_refused_on_one_short_line(
+    tiny: Tiny, tmp_path: Path, file: str, change: dict[str, Any], reason: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.model, folder)
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    with pytest.raises(InvalidModel, match=r"models\.base: .* cannot be loaded as a causal language model") as refused:
+        load_live(folder, "cpu")
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value) and len(refused.value.problem) < 360
+
+
+def test_a_long_reason_is_cut_and_lack_of_memory_is_not_the_folders_fault(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(error: Exception) -> None:
+        def load(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+
+    raises(Exception("many\nwords " * 100))
+    with pytest.raises(InvalidModel, match=r"\(Exception: many words many .*\.\.\.\)") as refused:
+        load_live(tiny.model, "cpu")
+    assert len(refused.value.problem) < 360
+    for full in (torch.OutOfMemoryError("full"), MemoryError("full")):
+        raises(full)
+        with pytest.raises(type(full)):
+            load_live(tiny.model, "cpu")
+    raises(InvalidModel("models.base", "x", "is not finite", "mend it"))
+    with pytest.raises(InvalidModel, match="is not finite"):
+        load_live(tiny.model, "cpu")

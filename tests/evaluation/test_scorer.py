@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.result import OUTCOME, Scored, TaskScore
+from evaluation.result import Scored, TaskScore
 from evaluation.scorer import NonFiniteScore, Scorer, plain
 from evaluation.suite import Suite
 from tests.evaluation.conftest import BATCH, KEY, TYPICAL, Tiny
@@ -68,8 +68,7 @@ def test_scores_cover_the_part_in_order(scorer: Scorer, suite: Suite) -> None:
 def test_items_aggregate_to_the_same_value_after_json(scorer: Scorer, suite: Suite) -> None:
     scores, tokens = scorer.score("search")
     outcome = Scored(scores=scores, tokens=tokens, build_seconds=0, score_seconds=0, device="cpu")
-    restored = OUTCOME.validate_json(OUTCOME.dump_json(outcome))
-    assert isinstance(restored, Scored)
+    restored = Scored.model_validate_json(outcome.model_dump_json())
     aggregations = suite.aggregations()
     for score, again in zip(scores, restored.scores, strict=True):
         assert aggregations[score.task].function(again.items) == score.value

@@ -37,6 +37,11 @@ def test_the_same_content_is_on_the_same_side_in_every_task(rows: list[Any], oth
     assert not _contents(rows, one.holdout) & _contents(others + rows, two.search)
 
 
+def test_documents_that_differ_only_in_an_id_are_drawn_by_themselves() -> None:
+    parts = split([{"q": "the same", "id": i} for i in range(100)], "key", 0.5)
+    assert parts.search and parts.holdout
+
+
 @settings(deadline=None)
 @given(documents, st.randoms(), st.integers(1, 20))
 def test_order_changes_nothing(rows: list[Any], rng: Any, cap: int) -> None:

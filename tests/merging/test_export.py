@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,36 @@ def test_what_a_killed_export_left_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".out.0.part").mkdir()
     export(a_recipe(models), models, tmp_path / "out")
     assert (tmp_path / "out" / SINGLE).exists()
+
+
+@pytest.mark.parametrize("name", ["out", "out.v[1]"])
+def test_what_a_dead_process_left_goes_and_what_may_be_in_use_stays(tmp_path: Path, name: str) -> None:
+    models, host = open_models(tmp_path), export_module._host()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    dead = tmp_path / f".{name}.{host}.{ended.pid}.abcd_012.part"
+    stay = [
+        tmp_path / f".{name}.{host}.{os.getppid()}.abcd_012.part",
+        tmp_path / f".{name}.{host}.{os.getpid()}.abcd_012.part",
+        tmp_path / f".{name}.not-{host}.{ended.pid}.abcd_012.part",
+        tmp_path / f".{name}.other.{host}.{ended.pid}.abcd_012.part",
+        tmp_path / f".{name}.{host}.{ended.pid}.abcd_012",
+    ]
+    for folder in (dead, *stay):
+        folder.mkdir()
+        (folder / SINGLE).touch()
+    export(a_recipe(models), models, tmp_path / name)
+    assert not dead.exists() and all((folder / SINGLE).exists() for folder in stay)
+
+
+def test_a_killed_export_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+    killed = "import os, sys, pathlib as p, merging.export as e\nwith e._appearing(p.Path(sys.argv[1])): os._exit(9)"
+    root = Path(export_module.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "out")], cwd=root, check=False)
+    assert done.returncode == 9 and len(list(tmp_path.glob(".out.*.part"))) == 1
+    models = open_models(tmp_path)
+    export(a_recipe(models), models, tmp_path / "out")
+    assert not list(tmp_path.glob(".out.*"))
 
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

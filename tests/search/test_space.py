@@ -124,6 +124,10 @@ def test_a_start_the_space_cannot_express_is_a_recipe_outside_it() -> None:
     assert {s.params for s in starts(held) if s.origin.startswith("expert")} == {None}
 
 
+def test_the_same_merge_is_no_two_starts() -> None:
+    assert [s.origin for s in starts(space_of(space={"methods": ["linear"]}))][-1] == UNIFORM
+
+
 def test_a_study_of_one_expert_has_no_soup() -> None:
     space = space_of(models={"base": "base", "experts": ["only"]})
     assert [s.origin for s in starts(space)] == ["expert:only"]

@@ -14,6 +14,7 @@ from search.dispatch import InlineDispatcher
 from search.space import make_space
 from search.starts import starts
 from search.strategies.choose import make_strategy
+from search.strategies.sampled import Sampled
 from search.study import StrategyName, StudySpec
 from tests.search.factories import LAYERS, bowl, create, make_spec, scored
 
@@ -35,7 +36,9 @@ def search(spec: StudySpec, store: Store, on_told: Callable[[Told], None] = lamb
     study = store.studies.find(spec.name) or create(store, spec)
     space = make_space(spec, LAYERS)
     begin = starts(space)
-    return Search(study, spec, space, begin, make_strategy(spec.search.strategy, space, 3, begin), on_told)
+    return Search(
+        study, spec, spec.search.parallel, space, begin, make_strategy(spec.search.strategy, space, 3, begin), on_told
+    )
 
 
 def run(spec: StudySpec, store: Store, evaluate: Evaluate = by_bowl) -> list[str]:
@@ -99,6 +102,16 @@ def test_tpe_and_cmaes_find_better_than_random_and_cmaes_comes_close(tmp_path: P
         best[strategy] = max(values)
     assert best["tpe"] > best["random"] and best["cmaes"] > best["random"]
     assert best["cmaes"] > -0.02
+
+
+def test_tpe_samples_jointly_also_where_the_starts_lie_outside_the_space(store: Store) -> None:
+    spec = make_spec(search={"strategy": "tpe", "trials": 14}, space={"methods": ["ties"]})
+    found = search(spec, store)
+    Controller(found, store, InlineDispatcher(store, by_bowl)).run()
+    assert isinstance(found.strategy, Sampled)
+    assert set(found.strategy.joint_space()) == {
+        "ties.lambda", "ties.density", "ties.weight[a]", "ties.weight[b]", "ties.weight[c]"
+    }  # fmt: skip
 
 
 def test_greedy_soup_follows_the_rule_on_a_hand_worked_case(store: Store) -> None:

@@ -1,5 +1,6 @@
 """The study file: what it accepts, and that whatever is wrong is said with key, value and remedy."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"serch": {}}, ["serch", "unknown key", "'search'"]),
     ({"search": {"trails": 5}}, ["search.trails", "unknown key", "trials"]),
     ({"space": {"methods": ["tis"]}}, ["space.methods[0]", "'tis'", "ties"]),
+    ({"space": {"methods": []}}, ["space.methods", "at least one"]),
+    ({"search": {"int": 3}}, ["search.int", "unknown key"]),
     ({"space": {"methods": ["ties", "ties"]}}, ["space.methods[1]", "'ties'", "twice"]),
     ({"space": {"methods": ["slerp"]}}, ["space.methods[0]", "slerp", "3"]),
     ({"space": {"layers": 0}}, ["space.layers", "0"]),
@@ -91,6 +94,21 @@ def test_a_missing_section_is_named() -> None:
     del content["models"]
     with pytest.raises(InvalidStudy, match=r"^models: is missing"):
         parse_study(content)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study_content()) + "objective: worst\nobjective: mean\n")
+    with pytest.raises(InvalidStudy, match="'objective' is given twice"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("base", ["~nosuchuser/x", "a\0b", "x" * 5000])
+def test_what_is_no_path_is_refused(base: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(study_content(models={"base": base})))
+    with pytest.raises(InvalidStudy, match="models"):
+        load_study(path)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- just\n- a list", "\x00"])
