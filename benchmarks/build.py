@@ -1,6 +1,6 @@
 """How long one candidate takes to build: against copying the same bytes, and against mergekit.
 
-    python benchmarks/build.py [--parameters 1.1e8] [--experts 3] [--dtype float32] [--threads N] [--repeats 5]
+    python benchmarks/build.py [--parameters 1.2e8] [--experts 3] [--dtype float32] [--threads N] [--repeats 5]
 
 Makes a random Llama-shaped base and experts in a temporary folder, then times task arithmetic, all modes in turn
 in one process: medians, and ratios to a plain `copy_` that reads and writes as many bytes as reading every model
@@ -10,8 +10,6 @@ with PYTHONPATH set to this repository); page caches are warm in every mode.
 
 import argparse
 import itertools
-import json
-import math
 import os
 import shutil
 import statistics
@@ -22,71 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import SCHEMA, GroupMerge, Recipe
 from merging.resident import ResidentModel
 from merging.schedule import ranges
-from merging.shard import header
+from zoo.random import build_random
 
-HIDDEN, INNER, VOCABULARY = 768, 2048, 16000
 GROUPS = 4
 Times = tuple[float, float]  # wall and CPU seconds
 Modes = dict[str, Callable[[], Times]]
-
-
-def shapes(parameters: float) -> dict[str, tuple[int, ...]]:
-    """Tensors of a Llama with at least that many parameters."""
-    layer = {
-        "input_layernorm": (HIDDEN,),
-        "post_attention_layernorm": (HIDDEN,),
-        **{f"self_attn.{p}_proj": (HIDDEN, HIDDEN) for p in "qkvo"},
-        **{f"mlp.{p}_proj": (INNER, HIDDEN) for p in ("gate", "up")},
-        "mlp.down_proj": (HIDDEN, INNER),
-    }
-    outside: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
-        "model.norm.weight": (HIDDEN,),
-        "lm_head.weight": (VOCABULARY, HIDDEN),
-    }
-    each, rest = (sum(map(math.prod, part.values())) for part in (layer, outside))
-    count = max(GROUPS, math.ceil((parameters - rest) / each))
-    inside = {f"model.layers.{i}.{name}.weight": shape for i in range(count) for name, shape in layer.items()}
-    return outside | inside
-
-
-def write_model(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """A checkpoint folder of these tensors."""
-    folder.mkdir()
-    layers = sum(name.endswith("q_proj.weight") for name in tensors)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INNER,
-        "num_attention_heads": 12,
-        "num_hidden_layers": layers,
-        "tie_word_embeddings": False,
-        "dtype": str(dtype).removeprefix("torch."),
-        "vocab_size": VOCABULARY,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(header((name, dtype, tuple(t.shape)) for name, t in tensors.items()))
-        for tensor in tensors.values():
-            file.write(tensor.view(torch.uint8).numpy().data)
-
-
-def write_models(root: Path, parameters: float, experts: int, dtype: torch.dtype) -> None:
-    """A base, and experts whose deltas are 5% of a weight's size."""
-    generator = torch.Generator().manual_seed(0)
-    base = {n: torch.randn(s, generator=generator).mul_(0.03) for n, s in shapes(parameters).items()}
-    write_model(root / "base", {n: t.to(dtype) for n, t in base.items()}, dtype)
-    for i in range(experts):
-        noisy = {n: (t + torch.randn(t.shape, generator=generator) * 0.0015).to(dtype) for n, t in base.items()}
-        write_model(root / f"expert{i}", noisy, dtype)
 
 
 def recipes(models: ModelSet) -> Iterator[tuple[Recipe, Recipe]]:
@@ -190,7 +134,7 @@ def report(seconds: dict[str, list[Times]], parameters: int, settings: argparse.
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description="How long one candidate takes to build.")
-    parser.add_argument("--parameters", type=float, default=1.1e8)
+    parser.add_argument("--parameters", type=float, default=1.2e8)
     parser.add_argument("--experts", type=int, default=3)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -200,8 +144,8 @@ def main() -> None:
     dtype = getattr(torch, settings.dtype)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_models(root, settings.parameters, settings.experts, dtype)
-        models = ModelSet.open(root / "base", {f"expert{i}": root / f"expert{i}" for i in range(settings.experts)})
+        made = build_random(root, settings.parameters, settings.experts, settings.dtype)
+        models = ModelSet.open(made.base, made.experts)
         theirs = mergekit_modes(root, models, dtype)
         modes = our_modes(root, models, dtype) | theirs
         seconds: dict[str, list[Times]] = {mode: [] for mode in modes}
@@ -210,8 +154,7 @@ def main() -> None:
                 took = run()
                 if turn:  # the first turn warms caches
                     seconds[mode].append(took)
-        count = sum(math.prod(models.base.entry(name).shape) for name in models.base.names)
-        report(seconds, count, settings)
+        report(seconds, made.parameters, settings)
         if not theirs:
             print("mergekit: not installed")
 
