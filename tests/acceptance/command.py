@@ -39,6 +39,8 @@ def started(*arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
         text=True,
         start_new_session=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # tests started in the background of a shell inherit an ignored Ctrl-C, which a person's shell never hands on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process
