@@ -4,7 +4,6 @@ A candidate that cannot be scored is a result with a reason, not an exception: `
 makes no sense (NaN weights), `Failed` for a fault around it.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -45,11 +44,6 @@ class Scored(_Frozen):
     build_seconds: float
     score_seconds: float
     device: str
-
-    @property
-    def by_task(self) -> Mapping[str, TaskScore]:
-        """The scores by task name."""
-        return {s.task: s for s in self.scores}
 
 
 class Infeasible(_Frozen):

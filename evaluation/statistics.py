@@ -1,4 +1,4 @@
-"""How sure a difference between candidates is: bootstrap intervals, permutation and exact tests.
+"""How sure a difference between candidates is: bootstrap intervals and permutation tests.
 
 Everything is paired and stratified: documents are resampled within their task, two candidates are compared on the
 same documents, and the statistic is the study's objective. Seeds make every result repeat. No torch, no lm-eval.
@@ -6,7 +6,6 @@ same documents, and the statistic is the study's objective. Seeds make every res
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -46,15 +45,6 @@ class Difference:
     """First candidate minus second, larger being better, with the two-sided p of the paired permutation test."""
 
     interval: Interval
-    p: float
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Documents only one of two candidates got right, with the exact two-sided p."""
-
-    only_first: int
-    only_second: int
     p: float
 
 
@@ -147,25 +137,6 @@ def permutation_p(
         values = [_combined(measure, tasks, [both[i] for both in swapped]) for i in (0, 1)]
         as_far += int(np.sum(np.abs(values[0] - values[1]) >= threshold))
     return (1 + as_far) / (total + 1)
-
-
-def mcnemar(first: TaskScore, second: TaskScore) -> McNemar:
-    """McNemar's exact test: the discordant documents against a fair coin.
-
-    Raises:
-        InvalidInput: other documents, or items that are not right (1) or wrong (0).
-    """
-    require_same_documents([first], [second])
-    for score in (first, second):
-        if any(item not in (0, 1) for item in score.items):
-            raise InvalidInput(
-                f"scores.{score.task}", score.metric, "is not right or wrong", "use the permutation test"
-            )
-    pairs = list(zip(first.items, second.items, strict=True))
-    ours, theirs = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-    n = ours + theirs
-    tail = sum(comb(n, k) for k in range(min(ours, theirs) + 1))
-    return McNemar(ours, theirs, min(1.0, 2 * tail / 2**n))
 
 
 def require_same_documents(first: Sequence[TaskScore], second: Sequence[TaskScore]) -> None:

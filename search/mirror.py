@@ -35,12 +35,14 @@ class Mirror:
     def __init__(self, home: Path, study: Study, space: Space, store: Store, warn: Callable[[str], None]) -> None:
         self._home, self._row, self._space, self._store, self._warn = home, study, space, store, warn
         self._study: optuna.Study | None = None
+        self._warned = ""
         self._written = 0
 
     def sync(self, trials: Sequence[Trial]) -> None:
         """Write every told trial that follows the last one written.
 
-        The copy is for looking at: whatever goes wrong with it is a warning, and is tried again with the next trial.
+        The copy is for looking at: whatever goes wrong with it is a warning (once), and is tried again with the
+        next trial.
 
         Args:
             trials: all trials of the study, by number.
@@ -53,7 +55,10 @@ class Mirror:
                 self._study.add_trial(self._frozen(trial))
                 self._written += 1
         except Exception as error:
-            self._warn(f"the dashboard's copy could not be written ({type(error).__name__}: {error})")
+            warning = f"the dashboard's copy could not be written ({type(error).__name__}: {error})"
+            if warning != self._warned:
+                self._warned = warning
+                self._warn(warning)
 
     def _open(self, trials: int) -> optuna.Study:
         """Our study in the copy: new, or the one written before, rebuilt if it is not of this very study."""

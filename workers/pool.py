@@ -106,12 +106,15 @@ class Pool:
         self._feed()
 
     def _hear(self, worker: _Worker) -> None:
-        try:
-            while worker.pipe.poll():
-                self._message(worker, *worker.pipe.recv())
-        except (EOFError, OSError):
-            self._bury(worker)
-            return
+        while True:
+            try:
+                message = worker.pipe.recv() if worker.pipe.poll() else None
+            except (EOFError, OSError):
+                self._bury(worker)
+                return
+            if message is None:
+                break
+            self._message(worker, *message)
         if not worker.process.is_alive():
             self._bury(worker)
 

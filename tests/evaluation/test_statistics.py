@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from evaluation.resampling import Resampler, resampler
 from evaluation.result import TaskScore
@@ -18,7 +17,6 @@ from evaluation.statistics import (
     Measure,
     bootstrap,
     compare,
-    mcnemar,
     paired_interval,
     permutation_p,
 )
@@ -169,19 +167,6 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = compare(measure(a=1.0, b=1.0), one, two, draws=500)
     monkeypatch.setattr("evaluation.statistics._BLOCK", 130)
     assert compare(measure(a=1.0, b=1.0), one, two, draws=500) == whole
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([0, 1]), st.sampled_from([0, 1])), max_size=40))
-def test_mcnemar_is_the_binomial_test(pairs: list[tuple[int, int]]) -> None:
-    found = mcnemar(score([a for a, _ in pairs]), score([b for _, b in pairs]))
-    n = found.only_first + found.only_second
-    assert found.p == pytest.approx(binomtest(found.only_first, n).pvalue if n else 1.0)
-
-
-def test_mcnemar_wants_right_or_wrong() -> None:
-    with pytest.raises(InvalidInput, match="is not right or wrong"):
-        mcnemar(score([0.5, 1.0]), score([1.0, 0.0]))
 
 
 def test_other_documents_are_refused() -> None:
