@@ -48,6 +48,11 @@ class Scorer:
         self._lm = ResidentLM(model, tokenizer, batch_size)
         self._bootstrap = bootstrap
 
+    @property
+    def tokens(self) -> int:
+        """The positions the model computed so far, of the scoring that goes on."""
+        return self._lm.tokens
+
     def score(self, part: Part, on_progress: Progress | None = None) -> tuple[tuple[TaskScore, ...], int]:
         """Score the model as it is now.
 

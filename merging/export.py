@@ -1,19 +1,12 @@
 """Writes a merge to disk as an ordinary Hugging Face folder, one tensor at a time.
 
-The folder appears whole or not at all: everything is written to a hidden sibling, synced and renamed. What a
-killed export left there goes when the next export to the same place begins.
+The folder appears whole or not at all (`merging.folder`).
 """
 
-import errno
 import json
 import math
 import os
-import re
-import shutil
-import socket
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -23,7 +16,7 @@ import torch
 from merging.checkpoint import INDEX, SINGLE, tie_flag
 from merging.companions import companions
 from merging.engine import Engine, Plan
-from merging.errors import OutputError
+from merging.folder import appearing, write_file
 from merging.models import ModelSet
 from merging.recipe import Recipe, relocated
 from merging.shard import header
@@ -50,7 +43,7 @@ def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes
     for name in extra:
         if not name or Path(name).name != name:
             raise ValueError(f"extra file {name!r} is not a plain file name")
-    with _appearing(to) as folder:
+    with appearing(to) as folder:
         engine = Engine(models)
         plans = engine.plans(recipe)
         _write_weights(engine, plans, folder)
@@ -60,73 +53,7 @@ def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes
             "recipe.json": relocated(recipe, to.absolute()).to_json().encode(),
         }
         for name, content in (texts | extra).items():
-            _write(folder / name, content)
-
-
-@contextmanager
-def _appearing(to: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when the block ends and vanishes when the block fails."""
-    if to.exists() or to.is_symlink():
-        raise OutputError("to", str(to), "exists", "choose another folder, or remove it first")
-    prefix = f".{to.name}.{_host()}."
-    _sweep(to.parent, prefix)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", suffix=".part", dir=to.parent))
-    except OSError as error:
-        raise _unwritable(to, error) from error
-    try:
-        folder.chmod(0o777 & ~_umask())
-        yield folder
-        for part in (*filter(Path.is_dir, folder.iterdir()), folder):
-            _sync(part)
-        os.rename(folder, to)
-        _sync(to.parent)
-    except OSError as error:
-        raise _unwritable(to, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _host() -> str:
-    """This machine's name, as one part of a file name: without dots, the parts cannot be mistaken."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
-
-
-def _sweep(parent: Path, prefix: str) -> None:
-    """Removes what killed exports left: each is as large as a checkpoint. Other machines' may be alive."""
-    leftover = re.compile(re.escape(prefix) + r"(\d{1,9})\.\w+\.part")
-    with suppress(OSError):  # a parent that cannot be listed may still be written; making the folder will tell
-        for path in parent.iterdir():
-            found = leftover.fullmatch(path.name)
-            if found and not _runs(int(found[1])):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it runs, as somebody else
-    return True
-
-
-def _unwritable(to: Path, error: OSError) -> OutputError:
-    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-        return OutputError("to", str(to), "exists", "choose another folder, or remove it first")
-    remedies = {
-        errno.ENOENT: "create its parent folder first",
-        errno.ENOSPC: "free disk space or choose another disk",
-    }
-    remedy = remedies.get(error.errno or 0, "choose a folder that you may write to")
-    return OutputError("to", str(to), f"cannot be written ({error.strerror})", remedy)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
+            write_file(folder / name, content)
 
 
 def _write_weights(engine: Engine, plans: Mapping[str, Plan], folder: Path) -> None:
@@ -147,7 +74,7 @@ def _write_weights(engine: Engine, plans: Mapping[str, Plan], folder: Path) -> N
             os.fsync(out.fileno())
     if SINGLE not in base.shards:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
-        _write(folder / INDEX, json.dumps(index, indent=2).encode() + b"\n")
+        write_file(folder / INDEX, json.dumps(index, indent=2).encode() + b"\n")
 
 
 def _merged(engine: Engine, plan: Plan, name: str, buffer: bytearray) -> memoryview:
@@ -169,7 +96,7 @@ def _copy_companions(base: Path, folder: Path) -> None:
     for source in companions(base):
         target = folder / source.relative_to(base)
         target.parent.mkdir(exist_ok=True)
-        _write(target, source.read_bytes())
+        write_file(target, source.read_bytes())
 
 
 def _config(models: ModelSet, recipe: Recipe) -> bytes:
@@ -186,19 +113,3 @@ def _config(models: ModelSet, recipe: Recipe) -> bytes:
         if not {"dtype", "torch_dtype"} & set(config):
             config["dtype"] = recipe.dtype
     return json.dumps(config, indent=2).encode() + b"\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Makes the folder's entries durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

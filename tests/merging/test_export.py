@@ -19,6 +19,7 @@ from merging import export as export_module
 from merging.checkpoint import INDEX, SINGLE, Checkpoint
 from merging.errors import InvalidRecipe, NonFiniteCandidate, OutputError
 from merging.export import export
+from merging.folder import _host
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe, resolved
 from merging.resident import ResidentModel
@@ -206,7 +207,7 @@ def test_what_a_killed_export_left_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", "out.v[1]"])
 def test_what_a_dead_process_left_goes_and_what_may_be_in_use_stays(tmp_path: Path, name: str) -> None:
-    models, host = open_models(tmp_path), export_module._host()
+    models, host = open_models(tmp_path), _host()
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     dead = tmp_path / f".{name}.{host}.{ended.pid}.abcd_012.part"
@@ -225,7 +226,7 @@ def test_what_a_dead_process_left_goes_and_what_may_be_in_use_stays(tmp_path: Pa
 
 
 def test_a_killed_export_is_cleared_away_by_the_next(tmp_path: Path) -> None:
-    killed = "import os, sys, pathlib as p, merging.export as e\nwith e._appearing(p.Path(sys.argv[1])): os._exit(9)"
+    killed = "import os, sys, pathlib as p, merging.folder as e\nwith e.appearing(p.Path(sys.argv[1])): os._exit(9)"
     root = Path(export_module.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "out")], cwd=root, check=False)
     assert done.returncode == 9 and len(list(tmp_path.glob(".out.*.part"))) == 1
