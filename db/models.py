@@ -7,8 +7,10 @@ Table names keep clear of Optuna's (`studies`, `trials`), which lives in a file 
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.leases import Leased
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -23,7 +25,7 @@ class Base(DeclarativeBase):
     """Root of the tables; the naming convention keeps migrations portable."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, float: Double}  # noqa: RUF012 - SQLAlchemy's own form
 
 
 class StudyRow(Base):
@@ -33,8 +35,11 @@ class StudyRow(Base):
         spec: the study file as it was validated, model folders absolute.
         frozen_digest: digest of the part of `spec` that may not change while the study lives.
         setup: what was derived from it once: fingerprints, layer count, suite digest, task metrics.
-        state: `running`, `finished` or `failed`.
+        state: `running`, `paused`, `cancelled`, `finished` or `failed`.
+        phase: how far a running study is: `searching`, `holdout` or `judging`.
         verdict: the final report, once there is one.
+        leader, lead_token, lead_expires_at: the controller that leads the study, its fencing token, and when its
+            lead ends by the database's clock. What a controller writes counts only while its token stands here.
         created_at: seconds since 1970, as all times here.
     """
 
@@ -47,7 +52,11 @@ class StudyRow(Base):
     setup: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
     why: Mapped[str | None]
+    phase: Mapped[str | None] = mapped_column(String(16))
     verdict: Mapped[dict[str, Any] | None]
+    leader: Mapped[str | None] = mapped_column(String(200))
+    lead_token: Mapped[str | None] = mapped_column(String(32))
+    lead_expires_at: Mapped[float | None]
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
 
@@ -63,33 +72,30 @@ class DocumentSetRow(Base):
     ids: Mapped[list[Any]]
 
 
-class EvaluationRow(Base):
+class EvaluationRow(Leased, Base):
     """One recipe to be scored on one part of the documents, once.
 
     Attributes:
         state: `queued`, `leased` or `done`.
-        owner, token, expires_at: who holds the lease, the fencing token of this lease, and when it ends by
-            the database's clock. A write whose token is no longer current changes nothing.
-        attempts: how often it was begun.
-        outcome: `scored`, `infeasible` or `failed`, once done; `why` says the reason of the last two.
+        documents_done, documents_total, tokens_per_second: how far the present attempt is.
+        outcome: `scored`, `infeasible` or `failed`, once done; `why` says the reason of the last two, or why the
+            last attempt came to nothing.
     """
 
     __tablename__ = "evaluation"
     __table_args__ = (
         UniqueConstraint("study_id", "recipe_digest", "part"),
         Index("ix_evaluation_study_id_state", "study_id", "state"),
+        Index("ix_evaluation_state_expires_at", "state", "expires_at"),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("merge_study.id", ondelete="CASCADE"))
     recipe_digest: Mapped[str] = mapped_column(String(32))
     part: Mapped[str] = mapped_column(String(16))
     recipe: Mapped[dict[str, Any]]
-    state: Mapped[str] = mapped_column(String(16))
-    owner: Mapped[str | None] = mapped_column(String(200))
-    token: Mapped[str | None] = mapped_column(String(32))
-    expires_at: Mapped[float | None]
-    attempts: Mapped[int]
+    documents_done: Mapped[int | None]
+    documents_total: Mapped[int | None]
+    tokens_per_second: Mapped[float | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
     why: Mapped[str | None]
     tokens: Mapped[int | None]
@@ -121,13 +127,16 @@ class TrialRow(Base):
         origin: where it came from: `expert:NAME`, `uniform_soup`, `default:METHOD`, or the strategy's name.
         params: its point in the search space; None for a recipe outside it.
         evaluation_id: the scoring of its recipe; None if its parameters make no recipe (`why` says why).
-        state: `open`, then `complete`, `infeasible` or `failed` once told to the strategy.
+        state: `open`, then `complete`, `infeasible` or `failed` once told to the strategy; `cancelled` with its study.
         told_order: 1, 2, 3 … in the order in which the strategy was told; a restart replays it.
         value: the objective, higher is better.
     """
 
     __tablename__ = "merge_trial"
-    __table_args__ = (UniqueConstraint("study_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        UniqueConstraint("study_id", "told_order", name="uq_merge_trial_told_order"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("merge_study.id", ondelete="CASCADE"))
@@ -141,6 +150,111 @@ class TrialRow(Base):
     told_order: Mapped[int | None]
     created_at: Mapped[float]
     told_at: Mapped[float | None]
+
+
+class EventRow(Base):
+    """Something that happened in a study, for those who watch it.
+
+    Attributes:
+        seq: 1, 2, 3 … in each study without gaps, given under the study's row lock: whoever has read up to one
+            has missed none before it.
+    """
+
+    __tablename__ = "study_event"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("merge_study.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class JobRow(Leased, Base):
+    """A piece of desk work: checking a submission, judging a study, writing an export.
+
+    Attributes:
+        kind: `check`, `judge` or `export`.
+        state: `queued`, `leased`, `done` or `failed`.
+        content, result: what is asked and what came of it.
+        problem: why it failed, as the API shows it.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (Index("ix_job_kind_state", "kind", "state"),)
+
+    kind: Mapped[str] = mapped_column(String(16))
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("merge_study.id", ondelete="CASCADE"))
+    content: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    problem: Mapped[dict[str, Any] | None]
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+
+class IdempotencyRow(Base):
+    """A request that must not be done twice: the same key from the same caller names the same job.
+
+    Attributes:
+        principal: who asked.
+        digest: of the request's content; the same key with another content is a mistake.
+    """
+
+    __tablename__ = "idempotency_key"
+
+    principal: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    created_at: Mapped[float]
+
+
+class KeyRow(Base):
+    """An API key. The secret itself is not kept, only its SHA-256: it is random enough not to need a slow hash.
+
+    Attributes:
+        prefix: the part of the key that names it.
+        scopes: of `read`, `run`, `admin`.
+    """
+
+    __tablename__ = "api_key"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    prefix: Mapped[str] = mapped_column(String(16), unique=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class ProcessRow(Base):
+    """A process of the service that says now and then that it is alive.
+
+    Attributes:
+        role: `worker`, `controller` or `clerk`.
+        detail: what it says of itself (device, pools, memory …).
+    """
+
+    __tablename__ = "process"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(String(200))
+    pid: Mapped[int]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+    detail: Mapped[dict[str, Any]]
+
+
+class CounterRow(Base):
+    """A number that only grows, for the metrics: lease expiries, seconds spent asking, trials asked …"""
+
+    __tablename__ = "counter"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[float]
 
 
 class FingerprintRow(Base):

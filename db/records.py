@@ -18,9 +18,18 @@ class Study:
     setup: dict[str, Any]
     state: str
     why: str | None
+    phase: str | None
     verdict: dict[str, Any] | None
     created_at: float
     finished_at: float | None
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The right of one controller to write a study's trials and its end, until it expires or is taken away."""
+
+    study_id: int
+    token: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a running evaluation is; the rate is None until it is known."""
+
+    documents_done: int
+    documents_total: int
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One recipe to be scored on one part of the documents, and how far that is."""
 
@@ -50,6 +68,9 @@ class Evaluation:
     part: Part
     state: str
     attempts: int
+    owner: str | None
+    why: str | None
+    progress: Progress | None
     outcome: Scored | Infeasible | Failed | None
 
 
@@ -58,7 +79,69 @@ class Lease:
     """The right to write one evaluation's outcome, until it expires or is taken away."""
 
     evaluation_id: int
+    study_id: int
     token: str
     recipe: Recipe
     part: Part
     attempt: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a study; `seq` counts 1, 2, 3 … in each study."""
+
+    seq: int
+    kind: str
+    data: dict[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of desk work. See `db/models.py` for the fields."""
+
+    id: int
+    kind: str
+    study_id: int | None
+    state: str
+    content: dict[str, Any]
+    result: dict[str, Any] | None
+    problem: dict[str, Any] | None
+    attempts: int
+    created_at: float
+    finished_at: float | None
+
+
+@dataclass(frozen=True)
+class JobLease:
+    """The right to end one job, until it expires or is taken away."""
+
+    job: Job
+    token: str
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key without its secret. See `db/models.py` for the fields."""
+
+    id: int
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+    revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of the service, as it last said of itself."""
+
+    name: str
+    role: str
+    host: str
+    pid: int
+    started_at: float
+    seen_at: float
+    detail: dict[str, Any]

@@ -8,15 +8,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, func, inspect, select
 from sqlalchemy.engine import Connection
 
 from db.models import Base
-from db.session import blaming_the_database, broken, reader
+from db.session import blaming_the_database, broken, reader, shown
 from merging.errors import Conflict
 
 # Optuna keeps an `alembic_version` of its own; sharing the name breaks both.
 VERSION_TABLE = "mergesearch_version"
+_LOCK = 0x6D657267  # of PostgreSQL's advisory locks; "merg"
 
 
 def only_ours(name: str | None, type_: str, parent: Any) -> bool:
@@ -53,14 +54,35 @@ def current(engine: Engine) -> str | None:
     return found
 
 
+class SchemaBehind(Conflict):
+    """The database is older than the code."""
+
+
+def require_head(engine: Engine) -> None:
+    """See that the database is at the code's version.
+
+    Raises:
+        SchemaBehind: it is older, or empty.
+        Conflict, BrokenDatabase: as `current`.
+    """
+    found = current(engine)
+    if found != head():
+        raise SchemaBehind(
+            f"the database {shown(engine)} is at version {found or 'none'} and the code at {head()}; "
+            "run `mergesearch migrate` first"
+        )
+
+
 def upgrade(engine: Engine) -> None:
-    """Bring the database to the code's version.
+    """Bring the database to the code's version. Several processes may do so at once.
 
     Raises:
         Conflict, BrokenDatabase: as `current`.
     """
     if current(engine) != head():
         with blaming_the_database(engine), engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             command.upgrade(_config(connection), "head")
 
 

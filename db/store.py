@@ -5,19 +5,32 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from db.evaluations import Evaluations
-from db.schema import upgrade
-from db.session import make_engine, prepare_home, sqlite_url
+from db.events import Events
+from db.jobs import Jobs
+from db.keys import Keys
+from db.leads import Leads
+from db.metrics import Metrics
+from db.processes import Processes
+from db.schema import require_head, upgrade
+from db.session import blaming_the_database, make_engine, prepare_home, reader, sqlite_url
 from db.studies import Fingerprints, Studies
 from db.trials import Trials
+from db.wakeups import Wakeups
 
 
 class Store:
-    """Studies, trials, evaluations and fingerprints of one database, whose schema is up to date."""
+    """Everything in one database, whose schema is up to date."""
 
     def __init__(self, engine: Engine) -> None:
         self.studies = Studies(engine)
+        self.leads = Leads(engine)
         self.trials = Trials(engine)
         self.evaluations = Evaluations(engine)
+        self.events = Events(engine)
+        self.jobs = Jobs(engine)
+        self.keys = Keys(engine)
+        self.processes = Processes(engine)
+        self.metrics = Metrics(engine)
         self.fingerprints = Fingerprints(engine)
         self._engine = engine
 
@@ -25,6 +38,20 @@ class Store:
     def url(self) -> str:
         """The database's URL, for the processes that open it themselves."""
         return self._engine.url.render_as_string(hide_password=False)
+
+    def wakeups(self, channel: str) -> Wakeups:
+        """A waiter on a channel of `db.wakeups`; close it in the end."""
+        return Wakeups(self._engine, channel)
+
+    def check(self) -> None:
+        """See that the database answers and has the code's version.
+
+        Raises:
+            SchemaBehind, Conflict, BrokenDatabase: as `connect_store`.
+        """
+        with blaming_the_database(self._engine), reader(self._engine).connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        require_head(self._engine)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -41,6 +68,23 @@ def open_store(url: str) -> Store:
     engine = make_engine(url)
     try:
         upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Store(engine)
+
+
+def connect_store(url: str) -> Store:
+    """The store at that URL as it is: a service's processes change no schema while others work.
+
+    Raises:
+        SchemaBehind: it must be migrated first.
+        Conflict: the database is newer than the code.
+        BrokenDatabase: it cannot be used.
+    """
+    engine = make_engine(url)
+    try:
+        require_head(engine)
     except BaseException:
         engine.dispose()
         raise

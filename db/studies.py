@@ -1,20 +1,35 @@
-"""Studies: created once, complete or not at all; found by name."""
+"""Studies: created once, complete or not at all; found by name; paused, cancelled and brought to an end."""
 
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from db.events import append_event, lock_studies
+from db.jobs import forget_key, judging
+from db.leads import leading
 from db.models import DocumentSetRow, FingerprintRow, StudyRow, TrialRow
-from db.records import Study
+from db.outcomes import storable
+from db.records import Lead, Study
+from db.requeue import cancel_all, retry_failed
 from db.session import reader
+from db.wakeups import CONTROLLER, notify
 from evaluation.result import Part
 from merging.errors import Conflict, NotFound
 
+_NAMED = 20  # studies, in the message about one that does not exist
 Documents = Mapping[tuple[str, Part], Sequence[int]]
+
+
+class NameTaken(Conflict):
+    """There is a study of that name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"a study named {name!r} exists already; choose another name")
 
 
 class Studies:
@@ -29,7 +44,7 @@ class Studies:
         """A new running study with its document split.
 
         Raises:
-            Conflict: the name is taken.
+            NameTaken: the name is taken.
         """
         row = StudyRow(
             name=name, spec=spec, frozen_digest=frozen_digest, setup=setup, state="running", created_at=time.time()
@@ -42,21 +57,28 @@ class Studies:
                     DocumentSetRow(study_id=row.id, task=task, part=part, ids=list(ids))
                     for (task, part), ids in documents.items()
                 )
+                append_event(session, row.id, "study.created", {"name": name})
+                notify(session, CONTROLLER)
         except IntegrityError as error:
-            raise Conflict(f"a study named {name!r} exists already; choose another name") from error
+            raise NameTaken(name) from error
         return _study(row)
 
     def get(self, name: str) -> Study:
         """The study of that name.
 
         Raises:
-            NotFound: there is none; the message lists those there are.
+            NotFound: there is none; the message lists the newest of those there are.
         """
         found = self.find(name)
         if found is None:
-            names = ", ".join(study.name for study in self.all()) or "none"
+            names = ", ".join(self._newest_names()) or "none"
             raise NotFound(f"no study is named {name!r}; the studies here: {names}")
         return found
+
+    def _newest_names(self) -> list[str]:
+        with Session(self._reader) as session:
+            names = list(session.scalars(select(StudyRow.name).order_by(StudyRow.id.desc()).limit(_NAMED + 1)))
+        return names[:_NAMED] + (["…"] if len(names) > _NAMED else [])
 
     def find(self, name: str) -> Study | None:
         """The study of that name, or None."""
@@ -71,8 +93,13 @@ class Studies:
 
     def all(self) -> tuple[Study, ...]:
         """Every study, oldest first."""
+        return self.page(None, None)
+
+    def page(self, after: int | None, limit: int | None) -> tuple[Study, ...]:
+        """The studies that follow the one with that id, oldest first; at most `limit`."""
+        query = select(StudyRow).where(StudyRow.id > (after or 0)).order_by(StudyRow.id).limit(limit)
         with Session(self._reader) as session:
-            return tuple(_study(row) for row in session.scalars(select(StudyRow).order_by(StudyRow.id)))
+            return tuple(_study(row) for row in session.scalars(query))
 
     def counts(self, study_id: int) -> dict[str, int]:
         """Number of trials by state."""
@@ -88,20 +115,101 @@ class Studies:
 
     def reopen(self, study_id: int, spec: dict[str, Any]) -> None:
         """Let a study go on, with a specification that differs only in what may change."""
-        changes = {"state": "running", "why": None, "verdict": None, "finished_at": None, "spec": spec}
-        self._update(study_id, **changes)
-
-    def finish(self, study_id: int, verdict: dict[str, Any]) -> None:
-        """Close the study with its final report."""
-        self._update(study_id, state="finished", verdict=verdict, finished_at=time.time())
-
-    def fail(self, study_id: int, why: str) -> None:
-        """Close the study without a report."""
-        self._update(study_id, state="failed", why=why, finished_at=time.time())
-
-    def _update(self, study_id: int, **values: Any) -> None:
+        changes = {"state": "running", "why": None, "phase": None, "verdict": None, "finished_at": None, "spec": spec}
         with Session(self._writer) as session, session.begin():
-            session.execute(update(StudyRow).where(StudyRow.id == study_id).values(**values))
+            session.execute(update(StudyRow).where(StudyRow.id == study_id).values(**changes))
+
+    def pause(self, name: str) -> Study:
+        """Let a study begin nothing more; what is being scored is scored to its end. Again does no harm.
+
+        Raises:
+            NotFound: there is none of that name.
+            Conflict: it is over.
+        """
+        return self._change(name, "paused", ("running", "paused"))
+
+    def resume(self, name: str) -> Study:
+        """Let a paused study go on, and a failed one once what it failed of is mended. Again does no harm.
+
+        Raises as `pause`.
+        """
+        return self._change(name, "running", ("running", "paused", "failed"))
+
+    def cancel(self, name: str) -> Study:
+        """End a study now: what is being scored is stopped, what waits is dropped, what was scored stays.
+
+        Raises as `pause`.
+        """
+        return self._change(name, "cancelled", ("running", "paused", "cancelled"))
+
+    def enter(self, lead: Lead, phase: str) -> None:
+        """Say how far the study is: a phase of `StudyRow.phase`. Saying it again does nothing.
+
+        Raises:
+            LeadLost: somebody else leads the study, or it is over.
+        """
+        with leading(self._writer, lead) as session:
+            row = session.get_one(StudyRow, lead.study_id)
+            if row.phase != phase:
+                row.phase = phase
+                append_event(session, row.id, "study.phase", {"phase": phase})
+
+    def finish(self, lead: Lead, verdict: dict[str, Any]) -> None:
+        """Close the study with its final report. Raises LeadLost as `enter`."""
+        with leading(self._writer, lead) as session:
+            _close(session.get_one(StudyRow, lead.study_id), "finished", verdict=verdict)
+            append_event(session, lead.study_id, "study.verdict", {"winner": verdict["winner"]})
+            append_event(session, lead.study_id, "study.state", {"state": "finished", "why": None})
+
+    def fail(self, lead: Lead, why: str) -> None:
+        """Close the study without a report. Raises LeadLost as `enter`."""
+        with leading(self._writer, lead) as session:
+            why = storable(why)
+            _close(session.get_one(StudyRow, lead.study_id), "failed", why=why)
+            append_event(session, lead.study_id, "study.state", {"state": "failed", "why": why})
+
+    def _change(self, name: str, state: str, allowed: tuple[str, ...]) -> Study:
+        study_id = self.get(name).id
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            lock_studies(session, [study_id])
+            row = session.get_one(StudyRow, study_id)
+            if row.state not in allowed:
+                raise Conflict(f"study {name!r} is {row.state}, so it cannot be {_DONE[state]}")
+            if row.state != state:
+                if row.state == "failed":
+                    _reopen(session, row)
+                row.state = state
+                if state == "cancelled":
+                    _cancel(session, row)
+                append_event(session, study_id, "study.state", {"state": state, "why": row.why})
+                notify(session, CONTROLLER)
+            return _study(row)
+
+
+_DONE = {"running": "resumed", "paused": "paused", "cancelled": "cancelled"}
+
+
+def _reopen(session: Session, row: StudyRow) -> None:
+    """Let what failed at the end be tried again: the finalists' scores and the verdict."""
+    row.why = row.finished_at = None
+    retry_failed(session, row.id, "holdout")
+    forget_key(session, judging(row.id))
+
+
+def _close(row: StudyRow, state: str, *, why: str | None = None, verdict: dict[str, Any] | None = None) -> None:
+    row.state, row.why, row.verdict, row.finished_at = state, why, verdict, time.time()
+    row.phase = row.leader = row.lead_token = row.lead_expires_at = None
+
+
+def _cancel(session: Session, row: StudyRow) -> None:
+    why = "the study was cancelled"
+    _close(row, "cancelled", why=why)
+    open_trials = (TrialRow.study_id == row.id, TrialRow.state == "open")
+    session.execute(
+        update(TrialRow).where(*open_trials).values(state="cancelled", why=why, told_at=time.time()),
+        execution_options={"synchronize_session": False},
+    )
+    cancel_all(session, row.id, why)
 
 
 class Fingerprints:
@@ -113,13 +221,18 @@ class Fingerprints:
     def get(self, key: str) -> str | None:
         """The remembered fingerprint, or None."""
         with Session(self._reader) as session:
-            row = session.get(FingerprintRow, key)
+            row = session.get(FingerprintRow, _short(key))
             return row.fingerprint if row else None
 
     def put(self, key: str, fingerprint: str) -> None:
         """Remember a fingerprint."""
         with Session(self._writer) as session, session.begin():
-            session.merge(FingerprintRow(key=key, fingerprint=fingerprint))
+            session.merge(FingerprintRow(key=_short(key), fingerprint=fingerprint))
+
+
+def _short(key: str) -> str:
+    """A key as the column holds it: paths are of any length."""
+    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _study(row: StudyRow) -> Study:
@@ -131,6 +244,7 @@ def _study(row: StudyRow) -> Study:
         setup=row.setup,
         state=row.state,
         why=row.why,
+        phase=row.phase,
         verdict=row.verdict,
         created_at=row.created_at,
         finished_at=row.finished_at,

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from db.evaluations import find_or_add
+from db.events import append_event
+from db.leads import leading
 from db.models import EvaluationRow, TrialRow
-from db.records import Trial
+from db.records import Lead, Trial
+from db.requeue import find_or_add
 from db.session import reader
 from merging.recipe import Recipe
 
@@ -36,9 +38,14 @@ class Trials:
     def __init__(self, engine: Engine) -> None:
         self._reader, self._writer = reader(engine), engine
 
-    def add(self, study_id: int, new: NewTrial) -> Trial:
-        """Add a trial, and with it (in the same transaction) the evaluation its recipe needs, if it is new."""
-        with Session(self._writer) as session, session.begin():
+    def add(self, lead: Lead, new: NewTrial) -> Trial:
+        """Add a trial, and with it (in the same transaction) the evaluation its recipe needs, if it is new.
+
+        Raises:
+            LeadLost: somebody else leads the study, or it does not run.
+        """
+        study_id = lead.study_id
+        with leading(self._writer, lead, states=("running",)) as session:
             evaluation_id = None
             if new.recipe is not None and new.digest is not None:
                 evaluation, _ = find_or_add(session, study_id, new.recipe, new.digest, "search")
@@ -55,7 +62,7 @@ class Trials:
                 created_at=time.time(),
             )
             session.add(row)
-            session.flush()
+            append_event(session, study_id, "trial.added", {"number": new.number, "origin": new.origin})
             return _trial(row)
 
     def all(self, study_id: int) -> tuple[Trial, ...]:
@@ -63,6 +70,34 @@ class Trials:
         query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
         with Session(self._reader) as session:
             return tuple(_trial(row) for row in session.scalars(query))
+
+    def page(self, study_id: int, after: int | None, limit: int, state: str | None = None) -> tuple[Trial, ...]:
+        """The study's trials that follow that number, by number; at most `limit`, if asked only those of one state."""
+        query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number).limit(limit)
+        if after is not None:
+            query = query.where(TrialRow.number > after)
+        if state is not None:
+            query = query.where(TrialRow.state == state)
+        with Session(self._reader) as session:
+            return tuple(_trial(row) for row in session.scalars(query))
+
+    def get(self, study_id: int, number: int) -> Trial | None:
+        """The study's trial of that number, or None."""
+        with Session(self._reader) as session:
+            row = session.scalar(select(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number == number))
+            return _trial(row) if row else None
+
+    def best(self, study_id: int) -> Trial | None:
+        """The complete trial of the highest value, of equals the first; None if there is none."""
+        query = (
+            select(TrialRow)
+            .where(TrialRow.study_id == study_id, TrialRow.state == "complete")
+            .order_by(TrialRow.value.desc(), TrialRow.number)
+            .limit(1)
+        )
+        with Session(self._reader) as session:
+            row = session.scalar(query)
+            return _trial(row) if row else None
 
     def ready(self, study_id: int) -> tuple[Trial, ...]:
         """Open trials whose evaluation is done, or that need none: they can be told. By number."""
@@ -76,28 +111,25 @@ class Trials:
         with Session(self._reader) as session:
             return tuple(_trial(row) for row in session.scalars(query))
 
-    def tell(self, study_id: int, number: int, state: str, value: float | None, why: str | None = None) -> Trial:
-        """Close an open trial. Telling it again changes nothing: the first word stands."""
-        order = (
-            select(func.coalesce(func.max(TrialRow.told_order), 0) + 1)
-            .where(TrialRow.study_id == study_id)
-            .scalar_subquery()
-        )
-        this = (TrialRow.study_id == study_id, TrialRow.number == number)
-        close = (
-            update(TrialRow)
-            .where(*this, TrialRow.state == "open")
-            .values(
-                state=state,
-                value=value,
-                why=func.coalesce(why, TrialRow.why),
-                told_order=order,
-                told_at=time.time(),
-            )
-        )
-        with Session(self._writer) as session, session.begin():
-            session.execute(close, execution_options={"synchronize_session": False})
-            return _trial(session.scalars(select(TrialRow).where(*this)).one())
+    def tell(self, lead: Lead, number: int, state: str, value: float | None, why: str | None = None) -> Trial:
+        """Close an open trial. Telling it again changes nothing: the first word stands.
+
+        Raises:
+            LeadLost: somebody else leads the study, or it is over.
+        """
+        this = (TrialRow.study_id == lead.study_id, TrialRow.number == number)
+        other = aliased(TrialRow)
+        order = select(func.coalesce(func.max(other.told_order), 0) + 1).where(other.study_id == lead.study_id)
+        values = {"state": state, "value": value, "told_order": order.scalar_subquery(), "told_at": time.time()}
+        told = update(TrialRow).where(*this, TrialRow.state == "open").values(values | ({"why": why} if why else {}))
+        with leading(self._writer, lead) as session:
+            told = told.returning(TrialRow).execution_options(synchronize_session=False)
+            row = session.scalars(told).one_or_none()
+            if row is None:
+                return _trial(session.scalars(select(TrialRow).where(*this)).one())
+            data = {"number": number, "origin": row.origin, "state": state, "value": value, "why": row.why}
+            append_event(session, lead.study_id, "trial.told", data)
+            return _trial(row)
 
 
 def _trial(row: TrialRow) -> Trial:

@@ -8,25 +8,22 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, make_url
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import InternalError
 
 from db.session import BrokenDatabase, blaming_the_database, broken, make_engine, sqlite_url
 from db.store import FILE, Store, find_home, open_home, open_store
 from db.trials import NewTrial
 from merging.errors import InvalidInput
-from merging.recipe import GroupMerge, Recipe
-from tests.search.factories import create, make_spec
+from tests.db.rows import recipe
+from tests.search.factories import create, leading, make_spec
 
 MOVE = "move it away or name another --home"
 
 
-def recipe() -> Recipe:
-    group = GroupMerge(layers=(0, 4), method="task_arithmetic", weights={"a": 1.0})
-    return Recipe(schema_="mergesearch/recipe/v1", base="base", experts={"a": "a"}, groups=(group,))
-
-
 def read_all(store: Store, study_id: int, evaluation_id: int) -> list[object]:
-    """What every method that only reads says."""
+    """What every method that only reads says, or has nothing to write."""
+    store.jobs.sweep()
     return [
         store.studies.get("test"),
         store.studies.find("test"),
@@ -40,13 +37,34 @@ def read_all(store: Store, study_id: int, evaluation_id: int) -> list[object]:
         store.evaluations.recipe(evaluation_id),
         store.evaluations.knows(study_id, "d0"),
         store.evaluations.unfinished(study_id),
+        store.evaluations.state(evaluation_id),
+        store.evaluations.values([evaluation_id]),
+        store.evaluations.running(study_id),
+        store.evaluations.queued(),
+        store.evaluations.seconds_to_next_expiry(),
+        store.evaluations.want(study_id, recipe(), "d0", "search"),
+        store.evaluations.sweep(),
+        store.studies.page(None, 5),
+        store.trials.page(study_id, None, 5),
+        store.trials.get(study_id, 0),
+        store.trials.best(study_id),
+        store.events.after(study_id, 0),
+        store.events.last(study_id),
+        store.leads.vacant(),
+        store.jobs.of_study(study_id, "export"),
+        store.jobs.claim_next(("check",), "clerk", 60),
+        store.keys.all(),
+        store.keys.by_prefix("00000000"),
+        store.processes.alive("worker"),
+        store.processes.seconds_since("worker"),
+        store.metrics.read(),
         store.fingerprints.get("k"),
     ]
 
 
 def test_reads_do_not_wait_for_a_writer_and_see_what_was_before_it(store: Store, tmp_path: Path) -> None:
     study = create(store, make_spec())
-    trial = store.trials.add(study.id, NewTrial(0, "tpe", {}, recipe(), "d0"))
+    trial = store.trials.add(leading(store, study.id), NewTrial(0, "tpe", {}, recipe(), "d0"))
     store.fingerprints.put("k", "f")
     evaluation_id = trial.evaluation_id or 0
     before = read_all(store, study.id, evaluation_id)
@@ -74,6 +92,18 @@ def test_a_reader_does_not_make_its_connection_lax_for_the_writers_after_it(stor
             other.execute("BEGIN IMMEDIATE")
             other.execute("ROLLBACK")
     assert store.studies.all() == (study,)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_postgresqls_readers_see_one_state_and_write_nothing(any_store: Store) -> None:
+    with any_store.studies._reader.connect() as connection:
+        count = text("select count(*) from merge_study")
+        assert connection.scalar(count) == 0
+        study = create(any_store, make_spec())
+        assert connection.scalar(count) == 0 and any_store.studies.all() == (study,)
+        with pytest.raises(InternalError, match="read-only transaction"):
+            connection.execute(text("delete from merge_study"))
+    any_store.leads.seize(study.id, "me")
 
 
 def test_a_home_that_is_only_looked_into_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

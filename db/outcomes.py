@@ -1,0 +1,98 @@
+"""Evaluations between rows and records: what was scored, written and read back exactly."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import items
+from db.models import DocumentSetRow, EvaluationRow, ScoreRow
+from db.records import Evaluation, Progress
+from evaluation.result import Failed, Infeasible, Part, Scored, TaskScore
+from merging.recipe import parse_recipe
+
+
+def columns(outcome: Scored | Infeasible | Failed) -> dict[str, Any]:
+    """The columns of an evaluation that ended so; the scores of the tasks are rows of their own."""
+    if not isinstance(outcome, Scored):
+        return {"outcome": outcome.kind, "why": storable(outcome.why)}
+    return {
+        "outcome": outcome.kind,
+        "why": None,
+        "tokens": outcome.tokens,
+        "build_seconds": outcome.build_seconds,
+        "score_seconds": outcome.score_seconds,
+        "device": outcome.device,
+    }
+
+
+def storable(text: str) -> str:
+    """A message as every database takes it: PostgreSQL refuses NUL, and nobody takes what is no Unicode."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def score_row(evaluation_id: int, score: TaskScore) -> ScoreRow:
+    """One task's score as a row."""
+    return ScoreRow(
+        evaluation_id=evaluation_id,
+        task=score.task,
+        metric=score.metric,
+        value=score.value,
+        stderr=score.stderr,
+        higher_is_better=score.higher_is_better,
+        items=items.encode(score.items),
+    )
+
+
+def as_part(part: str) -> Part:
+    """The column's word as the type."""
+    return "holdout" if part == "holdout" else "search"
+
+
+def read_evaluation(session: Session, row: EvaluationRow) -> Evaluation:
+    """The row as a record, with its outcome once it is done."""
+    progress = None
+    if row.state == "leased" and row.documents_total is not None:
+        progress = Progress(row.documents_done or 0, row.documents_total, row.tokens_per_second)
+    return Evaluation(
+        id=row.id,
+        study_id=row.study_id,
+        recipe=parse_recipe(row.recipe),
+        recipe_digest=row.recipe_digest,
+        part=as_part(row.part),
+        state=row.state,
+        attempts=row.attempts,
+        owner=row.owner,
+        why=row.why,
+        progress=progress,
+        outcome=_outcome(session, row) if row.state == "done" else None,
+    )
+
+
+def _outcome(session: Session, row: EvaluationRow) -> Scored | Infeasible | Failed:
+    if row.outcome == "infeasible":
+        return Infeasible(why=row.why or "")
+    if row.outcome == "failed":
+        return Failed(why=row.why or "")
+    of_study = select(DocumentSetRow).where(DocumentSetRow.study_id == row.study_id, DocumentSetRow.part == row.part)
+    documents = {d.task: tuple(d.ids) for d in session.scalars(of_study)}
+    rows = session.scalars(select(ScoreRow).where(ScoreRow.evaluation_id == row.id).order_by(ScoreRow.task))
+    scores = tuple(
+        TaskScore(
+            task=score.task,
+            metric=score.metric,
+            value=score.value,
+            stderr=score.stderr,
+            higher_is_better=score.higher_is_better,
+            documents=documents[score.task],
+            items=items.decode(score.items),
+        )
+        for score in rows
+    )
+    return Scored(
+        scores=scores,
+        tokens=row.tokens or 0,
+        build_seconds=row.build_seconds or 0.0,
+        score_seconds=row.score_seconds or 0.0,
+        device=row.device or "",
+    )
