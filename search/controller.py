@@ -4,22 +4,21 @@ All it knows it reads from the database at the start and after each change, so i
 the next one replays the trials and goes on.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from db.records import Study, Trial
+from db.faults import fault_point
+from db.records import Lead, Study, Trial
 from db.store import Store
 from db.trials import NewTrial
 from evaluation.objective import objective
 from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
-from search.dispatch import Dispatcher
 from search.space import Space
 from search.starts import Start
 from search.strategies.contract import Exhausted, Observation, Proposal, Strategy, Wait
 from search.study import StudySpec
-
-WAIT_SECONDS = 1.0  # the longest that a change which nobody announced stays unseen
 
 
 class SearchFailed(MergesearchError):
@@ -43,6 +42,7 @@ class Search:
         parallel: how many trials are open at a time.
         strategy: fresh, nothing observed yet.
         on_told: called after each trial that ends.
+        on_asked: called with the seconds that each proposal took.
     """
 
     study: Study
@@ -52,52 +52,68 @@ class Search:
     starts: tuple[Start, ...]
     strategy: Strategy
     on_told: Callable[[Told], None]
+    on_asked: Callable[[float], None] = lambda seconds: None
 
 
 class Controller:
-    """Runs one search to its end. The caller sees to it that a study has one controller at a time."""
+    """Takes one search to its end, step by step.
 
-    def __init__(self, search: Search, store: Store, dispatcher: Dispatcher) -> None:
-        self._search, self._store, self._dispatcher = search, store, dispatcher
+    Args:
+        lead: the right to write the study's trials; every write is refused once another controller has it.
+        announce: told the ids of evaluations that are queued in the database.
+    """
+
+    def __init__(self, search: Search, lead: Lead, store: Store, announce: Callable[[Sequence[int]], None]) -> None:
+        self._search, self._lead, self._store, self._announce = search, lead, store, announce
         self._id = search.study.id
         self._weights = {t.name: t.weight for t in search.spec.evaluation.tasks}
+        self._proposals: dict[int, Proposal] = {}  # of the open trials
         self._exhausted = False
         self._grounded = False  # a baseline was scored
         self._next = 0
         self._open = 0
+        self._replay()
 
-    def run(self) -> tuple[Trial, ...]:
-        """Search until the trials are used up or the strategy has nothing left.
+    def step(self, *, adding: bool = True) -> bool:
+        """Do everything that can be done now: tell what is done, propose what may be tried.
+
+        Args:
+            adding: False tells only: the study is paused.
 
         Returns:
-            All trials, by number.
+            Whether the search is over: the trials are used up, or the strategy has nothing left.
 
         Raises:
             SearchFailed: no baseline could be scored.
+            LeadLost: another controller leads the study.
         """
-        self._replay()
         while True:
             self._tell()
-            self._fill()
+            if adding:
+                self._fill()
             if self._open == 0 and (self._exhausted or self._next >= self._search.spec.search.trials):
-                return self._store.trials.all(self._id)
+                return True
             if not self._store.trials.ready(self._id):  # a recipe scored before is ready at once
-                self._dispatcher.wait(WAIT_SECONDS)
+                return False
 
     def _replay(self) -> None:
         """Bring the strategy to where the database is."""
         trials = self._store.trials.all(self._id)
         for trial in trials:
-            self._search.strategy.reserve(trial.number, self._proposal(trial))
+            self._proposals[trial.number] = self._proposal(trial)
+            self._search.strategy.reserve(trial.number, self._proposals[trial.number])
         for trial in sorted((t for t in trials if t.told_order), key=lambda t: t.told_order or 0):
             self._observe(trial)
         self._next = len(trials)
         self._open = sum(t.state == "open" for t in trials)
-        self._dispatcher.announce(self._store.evaluations.unfinished(self._id))
+        fault_point("controller.replayed")
+        self._announce(self._store.evaluations.unfinished(self._id))
 
     def _tell(self) -> None:
         for trial in self._store.trials.ready(self._id):
+            fault_point("controller.telling")
             told = self._close(trial)
+            fault_point("controller.told")
             self._open -= 1
             self._observe(told)
             self._search.on_told(Told(told, self._next - self._open, self._search.spec.search.trials))
@@ -107,13 +123,13 @@ class Controller:
         """Judge an evaluated trial and write the judgement down."""
         tell = self._store.trials.tell
         if trial.evaluation_id is None:
-            return tell(self._id, trial.number, "infeasible", None, trial.why)
+            return tell(self._lead, trial.number, "infeasible", None, trial.why)
         outcome = self._store.evaluations.get(trial.evaluation_id).outcome
         if isinstance(outcome, Scored):
             value = objective(self._search.spec.objective, outcome.scores, self._weights)
-            return tell(self._id, trial.number, "complete", value)
+            return tell(self._lead, trial.number, "complete", value)
         assert isinstance(outcome, Infeasible | Failed), f"evaluation {trial.evaluation_id} is not done"
-        return tell(self._id, trial.number, outcome.kind, None, outcome.why)
+        return tell(self._lead, trial.number, outcome.kind, None, outcome.why)
 
     def _fill(self) -> None:
         """Keep `parallel` trials open."""
@@ -125,7 +141,10 @@ class Controller:
                 self._add(number, start.origin, Proposal(start.params, start.recipe))
                 self._search.strategy.reserve(number, Proposal(start.params, start.recipe))
                 continue
+            began = time.perf_counter()
             proposal = self._search.strategy.propose(number)
+            self._search.on_asked(time.perf_counter() - began)
+            fault_point("controller.proposed")
             if isinstance(proposal, Wait) and self._open:
                 return
             if isinstance(proposal, Wait | Exhausted):
@@ -139,14 +158,17 @@ class Controller:
         recipe = proposal.recipe
         digest = recipe.digest(self._search.study.setup["fingerprints"]) if recipe else None
         new = NewTrial(number, origin, proposal.params, recipe, digest, proposal.why)
-        trial = self._store.trials.add(self._id, new)
+        trial = self._store.trials.add(self._lead, new)
+        self._proposals[number] = proposal
+        fault_point("controller.added")
         self._next += 1
         self._open += 1
         if trial.evaluation_id is not None:
-            self._dispatcher.announce([trial.evaluation_id])
+            self._announce([trial.evaluation_id])
+            fault_point("controller.announced")
 
     def _observe(self, trial: Trial) -> None:
-        proposal = self._proposal(trial)
+        proposal = self._proposals.pop(trial.number)
         self._search.strategy.observe(
             Observation(trial.number, trial.origin, proposal.params, proposal.recipe, trial.value)
         )
@@ -160,7 +182,7 @@ class Controller:
         """Stop a study whose every baseline fails: the rest would only burn time."""
         if self._grounded:
             return
-        baselines = self._store.trials.all(self._id)[: len(self._search.starts)]
+        baselines = self._store.trials.page(self._id, None, len(self._search.starts))
         if len(baselines) < len(self._search.starts) or any(t.state == "open" for t in baselines):
             return
         if not any(t.state == "complete" for t in baselines):

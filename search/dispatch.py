@@ -14,7 +14,7 @@ from merging.recipe import Recipe
 
 
 class Dispatcher(Protocol):
-    """Gets evaluations done, somewhere."""
+    """Gets the evaluations of one study done, in processes of this run."""
 
     def announce(self, evaluation_ids: Sequence[int]) -> None:
         """These are queued. Announcing one again, or one that is done, does no harm."""
@@ -22,6 +22,14 @@ class Dispatcher(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Return when something may have changed, or after that time."""
+        ...
+
+
+class Publish(Protocol):
+    """Tells workers what waits for them. A hint: it may be lost, and may be given again and again."""
+
+    def __call__(self, pairs: Sequence[tuple[int, str]], *, all_queued: bool) -> None:
+        """(id, pool) of evaluations; `all_queued`: these are all that wait, else only what is new."""
         ...
 
 

@@ -7,11 +7,10 @@ changes that in one case: a winner that cannot be scored on it gives way to the 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.records import Study, Trial
+from db.records import Evaluation, Study, Trial
 from db.store import Store
 from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
-from search.dispatch import Dispatcher
 from search.starts import UNIFORM, expert_origin
 
 
@@ -33,69 +32,64 @@ class Finalists:
     missing: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Unmeasured:
+    """These evaluations must be done before the finalists are known."""
+
+    evaluation_ids: tuple[int, ...]
+
+
 def ranking(trials: Sequence[Trial]) -> list[Trial]:
     """The complete trials, best first; of equals the earliest first, so that a baseline precedes its copy."""
     complete = [t for t in trials if t.value is not None]
     return sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
 
 
-def measure_finalists(
-    store: Store, study: Study, trials: Sequence[Trial], experts: Sequence[str], dispatcher: Dispatcher
-) -> Finalists:
-    """Have the finalists scored on the holdout. What failed there in an earlier run is tried again.
+def find_finalists(
+    store: Store, study: Study, trials: Sequence[Trial], experts: Sequence[str]
+) -> Finalists | Unmeasured:
+    """The finalists, as soon as all that is needed of the holdout is scored; what is missing is queued.
 
     Args:
         trials: all trials of the study, every one told.
 
     Raises:
-        HoldoutFailed: nobody could be.
+        HoldoutFailed: nobody could be scored.
     """
-    tried: set[int] = set()
     origins = [*(expert_origin(name) for name in experts), UNIFORM]
     found = {t.origin: t for t in reversed(trials) if t.origin in origins}
     missing = {origin: t.why or t.state for origin, t in found.items() if t.value is None}
     baselines = [found[origin] for origin in origins if origin in found and origin not in missing]
-    _score(store, study, [*baselines, *ranking(trials)[:1]], dispatcher, tried)
-    compared = []
-    for trial in baselines:
-        why = _unscored(store, study, trial)
-        if why is None:
-            compared.append(trial)
-        else:
-            missing[trial.origin] = why
-    for trial in ranking(trials):
-        _score(store, study, [trial], dispatcher, tried)
-        why = _unscored(store, study, trial)
+    ranked = ranking(trials)
+    held = {t.number: holdout_evaluation(store, study, t) for t in (*baselines, *ranked[:1])}
+    waiting = {e.id for e in held.values() if e.outcome is None}
+    if waiting:
+        return Unmeasured(tuple(sorted(waiting)))
+    reasons = {t.number: _why_unscored(held[t.number]) for t in baselines}
+    missing |= {t.origin: why for t in baselines if (why := reasons[t.number]) is not None}
+    compared = tuple(t for t in baselines if reasons[t.number] is None)
+    for trial in ranked:
+        evaluation = holdout_evaluation(store, study, trial)
+        if evaluation.outcome is None:
+            return Unmeasured((evaluation.id,))
+        why = _why_unscored(evaluation)
         if why is None:
             return Finalists(trial, (*compared, *([] if trial in compared else [trial])), missing)
         missing.setdefault(trial.origin if trial in baselines else f"trial {trial.number} ({trial.origin})", why)
-    reasons = "; ".join(f"{who}: {why}" for who, why in missing.items())
-    raise HoldoutFailed(f"no candidate could be scored on the holdout ({reasons}); mend that and run the study again")
+    told = "; ".join(f"{who}: {why}" for who, why in missing.items())
+    raise HoldoutFailed(f"no candidate could be scored on the holdout ({told}); mend that and run the study again")
 
 
-def holdout_id(store: Store, study: Study, trial: Trial) -> int:
+def holdout_evaluation(store: Store, study: Study, trial: Trial) -> Evaluation:
     """The evaluation of a trial's recipe on the holdout, queued if there was none."""
     assert trial.evaluation_id is not None, "a complete trial was evaluated"
     searched = store.evaluations.get(trial.evaluation_id)
-    held, _ = store.evaluations.want(study.id, searched.recipe, searched.recipe_digest, "holdout")
-    return held.id
+    return store.evaluations.want(study.id, searched.recipe, searched.recipe_digest, "holdout")[0]
 
 
-def _score(store: Store, study: Study, trials: Sequence[Trial], dispatcher: Dispatcher, tried: set[int]) -> None:
-    """Have the trials scored, unless this run has tried them before."""
-    wanted = {holdout_id(store, study, trial) for trial in trials} - tried
-    tried |= wanted
-    for evaluation_id in wanted:
-        store.evaluations.retry_failed(evaluation_id)
-    dispatcher.announce(sorted(wanted))
-    while store.evaluations.unfinished(study.id):
-        dispatcher.wait(1.0)
-
-
-def _unscored(store: Store, study: Study, trial: Trial) -> str | None:
-    """Why the trial has no holdout score; None if it has one."""
-    outcome = store.evaluations.get(holdout_id(store, study, trial)).outcome
-    if isinstance(outcome, Scored):
+def _why_unscored(evaluation: Evaluation) -> str | None:
+    """Why it has no score; None if it has one."""
+    if isinstance(evaluation.outcome, Scored):
         return None
-    assert isinstance(outcome, Infeasible | Failed), "waited for"
-    return outcome.why
+    assert isinstance(evaluation.outcome, Infeasible | Failed), "it is done"
+    return evaluation.outcome.why

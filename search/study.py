@@ -22,6 +22,7 @@ from merging.recipe import DType
 SCHEMA = "mergesearch/study/v1"
 StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
 Objective = Literal["mean", "worst"]
+POOL = r"^[a-z0-9][a-z0-9_-]{0,49}$"
 
 
 class _Frozen(BaseModel):
@@ -78,12 +79,14 @@ class SearchSpec(_Frozen):
     Attributes:
         trials: how many recipes are tried, the known good starts included.
         parallel: how many at the same time, each in a process of its own.
+        pool: the workers of a service that score this study, by the name they were started with.
     """
 
     strategy: StrategyName = "tpe"
-    trials: Annotated[int, Field(ge=1)] = 60
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    pool: Annotated[str, Field(pattern=POOL)] = "default"
 
 
 class StudySpec(_Frozen):
@@ -113,7 +116,7 @@ class StudySpec(_Frozen):
     def frozen_digest(self) -> str:
         """Digest of what may not change while the study lives: all but the number of trials and of workers."""
         content = self.to_json()
-        for key in ("trials", "parallel"):
+        for key in ("trials", "parallel", "pool"):
             del content["search"][key]
         del content["evaluation"]["batch_size"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

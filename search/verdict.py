@@ -14,7 +14,7 @@ from db.store import Store
 from evaluation.objective import Kind
 from evaluation.result import Scored, TaskScore
 from evaluation.statistics import Aggregation, Measure, bootstrap, compare
-from search.finalists import Finalists, holdout_id, ranking
+from search.finalists import Finalists, holdout_evaluation, ranking
 from search.seeds import derive
 from search.starts import expert_origin
 
@@ -130,7 +130,7 @@ def _scores(store: Store, study: Study, trial: Trial) -> _Scores:
     """(scores on the search documents, on the holdout, recipe digest)."""
     assert trial.evaluation_id is not None
     searched = store.evaluations.get(trial.evaluation_id)
-    held = store.evaluations.get(holdout_id(store, study, trial))
+    held = holdout_evaluation(store, study, trial)
     assert isinstance(searched.outcome, Scored) and isinstance(held.outcome, Scored)
     return searched.outcome.scores, held.outcome.scores, searched.recipe_digest
 

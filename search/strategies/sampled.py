@@ -18,7 +18,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState, create_trial
+from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from merging.catalog import Scalar
 from merging.errors import InvalidRecipe
@@ -90,14 +91,29 @@ def random(space: Space, seed: int) -> Sampled:
 
 def tpe(space: Space, seed: int) -> Sampled:
     """Optuna's tree-structured Parzen estimator, joint over the parameters that exist together."""
-    grouped = len(space.methods) > 1  # only then are some parameters conditional on a choice
-    return Sampled(space, seed, partial(_tpe_sampler, grouped))
+    if len(space.methods) > 1:  # only then are some parameters conditional on a choice
+        return Sampled(space, seed, _grouped_tpe)
+    return Sampled(space, seed, partial(_JointTPE, IntersectionSearchSpace(include_pruned=True)))
 
 
-def _tpe_sampler(grouped: bool, seed: int) -> TPESampler:
+def _grouped_tpe(seed: int) -> TPESampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is still called so
-        return TPESampler(seed=seed, multivariate=True, group=grouped)
+        return TPESampler(seed=seed, multivariate=True, group=True)
+
+
+class _JointTPE(TPESampler):
+    """TPE that remembers which parameters all trials share: a sampler is made for each proposal, and finding that
+    out anew took half of its time at 128 parameters and 1,000 trials.
+    """
+
+    def __init__(self, shared: IntersectionSearchSpace, seed: int) -> None:
+        super().__init__(seed=seed, multivariate=True)
+        self._shared = shared
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters that every trial has, but for those with one value."""
+        return {name: found for name, found in self._shared.calculate(study).items() if not found.single()}
 
 
 def suggest(trial: optuna.Trial, dimension: Dimension) -> Scalar:

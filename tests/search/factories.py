@@ -1,16 +1,20 @@
 """Studies and outcomes for tests of the search, without models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from db.records import Study
+from db.records import Lead, Study, Trial
 from db.store import Store
-from evaluation.result import Scored, TaskScore
+from evaluation.result import Failed, Infeasible, Part, Scored, TaskScore
 from merging.recipe import Recipe
+from search.controller import Controller, Search
+from search.dispatch import InlineDispatcher
+from search.finalists import Finalists, Unmeasured, find_finalists
 from search.space import Space, make_space
 from search.study import StudySpec, parse_study
 
 LAYERS = 4
+Evaluate = Callable[[Recipe, Part], Scored | Infeasible | Failed]
 
 
 def study_content(**sections: Any) -> dict[str, Any]:
@@ -51,6 +55,29 @@ def create(store: Store, spec: StudySpec) -> Study:
     setup = {"fingerprints": fingerprints(spec), "layer_count": LAYERS}
     parts = {("t", "search"): range(8), ("t", "holdout"): range(8, 12)}
     return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, parts)  # type: ignore[arg-type]
+
+
+def leading(store: Store, study_id: int) -> Lead:
+    """The lead of a study, whoever had it."""
+    return store.leads.seize(study_id, "test")
+
+
+def run_search(found: Search, store: Store, evaluate: Evaluate) -> tuple[Trial, ...]:
+    """Take a search to its end in this process; its trials."""
+    dispatcher = InlineDispatcher(store, evaluate)
+    controller = Controller(found, leading(store, found.study.id), store, dispatcher.announce)
+    while not controller.step():
+        dispatcher.wait(0)
+    return store.trials.all(found.study.id)
+
+
+def find_the_finalists(study: Study, trials: Sequence[Trial], store: Store, evaluate: Evaluate) -> Finalists:
+    """Score what the final comparison needs in this process."""
+    dispatcher = InlineDispatcher(store, evaluate)
+    while isinstance(found := find_finalists(store, study, trials, ("a", "b", "c")), Unmeasured):
+        dispatcher.announce(found.evaluation_ids)
+        dispatcher.wait(0)
+    return found
 
 
 def scored(value: float, documents: int = 8) -> Scored:

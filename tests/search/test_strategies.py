@@ -9,19 +9,16 @@ from db.store import Store, open_home
 from evaluation.result import Failed, Infeasible, Part, Scored
 from merging.errors import InvalidStudy
 from merging.recipe import Recipe
-from search.controller import Controller, Search, Told
-from search.dispatch import InlineDispatcher
+from search.controller import Search, Told
 from search.space import make_space
 from search.starts import starts
 from search.strategies.choose import make_strategy
 from search.strategies.sampled import Sampled
 from search.study import StrategyName, StudySpec
-from tests.search.factories import LAYERS, bowl, create, make_spec, scored
+from tests.search.factories import LAYERS, Evaluate, bowl, create, make_spec, run_search, scored
 
 STRATEGIES: tuple[StrategyName, ...] = ("random", "tpe", "cmaes", "greedy_soup")
 BEST = {"a": 0.7, "b": 0.2, "c": 0.4}
-
-Evaluate = Callable[[Recipe, Part], Scored | Infeasible | Failed]
 
 
 class Stopped(Exception):
@@ -44,7 +41,7 @@ def search(spec: StudySpec, store: Store, on_told: Callable[[Told], None] = lamb
 def run(spec: StudySpec, store: Store, evaluate: Evaluate = by_bowl) -> list[str]:
     """Run to the end; the recipes tried, in order."""
     found = search(spec, store)
-    trials = Controller(found, store, InlineDispatcher(store, evaluate)).run()
+    trials = run_search(found, store, evaluate)
     return [store.evaluations.recipe(t.evaluation_id).to_json() if t.evaluation_id else "none" for t in trials]
 
 
@@ -57,7 +54,7 @@ def run_until(spec: StudySpec, store: Store, count: int) -> None:
 
     found = search(spec, store, stop)
     with pytest.raises(Stopped):
-        Controller(found, store, InlineDispatcher(store, by_bowl)).run()
+        run_search(found, store, by_bowl)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -107,7 +104,7 @@ def test_tpe_and_cmaes_find_better_than_random_and_cmaes_comes_close(tmp_path: P
 def test_tpe_samples_jointly_also_where_the_starts_lie_outside_the_space(store: Store) -> None:
     spec = make_spec(search={"strategy": "tpe", "trials": 14}, space={"methods": ["ties"]})
     found = search(spec, store)
-    Controller(found, store, InlineDispatcher(store, by_bowl)).run()
+    run_search(found, store, by_bowl)
     assert isinstance(found.strategy, Sampled)
     assert set(found.strategy.joint_space()) == {
         "ties.lambda", "ties.density", "ties.weight[a]", "ties.weight[b]", "ties.weight[c]"

@@ -1,6 +1,5 @@
 """The final comparison: read once at the end, on the holdout, and true about who could not be scored."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,11 @@ from db.store import Store
 from evaluation.result import Failed, Infeasible, Part, Scored
 from evaluation.statistics import Aggregation
 from merging.recipe import Recipe
-from search.controller import Controller
-from search.dispatch import InlineDispatcher
-from search.finalists import Finalists, HoldoutFailed, measure_finalists, ranking
+from search.finalists import Finalists, HoldoutFailed, ranking
 from search.verdict import Verdict, reach_verdict
-from tests.search.factories import bowl, make_spec, scored
+from tests.search.factories import Evaluate, bowl, find_the_finalists, make_spec, run_search, scored
 from tests.search.test_strategies import BEST, search
 
-Evaluate = Callable[[Recipe, Part], Scored | Infeasible | Failed]
 MEASURE = ("mean", {"t": 1.0}, {"t": Aggregation("mean", lambda items: sum(items) / len(items))})
 
 
@@ -28,9 +24,8 @@ def on_both(recipe: Recipe, part: Part) -> Scored:
 def finalists(store: Store, evaluate: Evaluate) -> tuple[Study, tuple[Trial, ...], Finalists]:
     """Search on the search documents, then compare with `evaluate`."""
     found = search(make_spec(search={"trials": 12}), store)
-    trials = Controller(found, store, InlineDispatcher(store, on_both)).run()
-    dispatcher = InlineDispatcher(store, evaluate)
-    return found.study, trials, measure_finalists(store, found.study, trials, ("a", "b", "c"), dispatcher)
+    trials = run_search(found, store, on_both)
+    return found.study, trials, find_the_finalists(found.study, trials, store, evaluate)
 
 
 def verdict_of(store: Store, study: Study, found: Finalists, trials: int) -> Verdict:
@@ -79,7 +74,8 @@ def test_a_fault_on_the_holdout_is_tried_again_when_the_run_is(store: Store) -> 
         finalists(store, lambda recipe, part: Failed(why="disk full"))
     study = store.studies.get("test")
     trials = store.trials.all(study.id)
-    found = measure_finalists(store, study, trials, ("a", "b", "c"), InlineDispatcher(store, on_both))
+    store.evaluations.retry_failed(study.id, "holdout")
+    found = find_the_finalists(study, trials, store, on_both)
     assert not found.missing and len(found.compared) == 5
 
 
@@ -88,6 +84,6 @@ def test_a_baseline_that_won_is_its_own_winner(store: Store, tmp_path: Path) -> 
         return scored(0.9 if is_alone(recipe, "a") else 0.1, 8 if part == "search" else 4)
 
     found = search(make_spec(search={"trials": 8}), store)
-    trials = Controller(found, store, InlineDispatcher(store, a_is_best)).run()
-    compared = measure_finalists(store, found.study, trials, ("a", "b", "c"), InlineDispatcher(store, a_is_best))
+    trials = run_search(found, store, a_is_best)
+    compared = find_the_finalists(found.study, trials, store, a_is_best)
     assert compared.winner.origin == "expert:a" and len(compared.compared) == 4

@@ -1,0 +1,127 @@
+"""What a study's page in the dashboard shows besides its trials: a note, and the best trial's weights as a figure.
+
+Both are written in the dashboard's own form, pieces of text among the study's system attributes, so that the
+controller needs neither the dashboard (and scikit-learn) nor plotly.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from db.records import Study, Trial
+from merging.recipe import GroupMerge, Recipe
+from search.mirror.layout import Layout
+from search.verdict import Verdict
+
+NOTE = "dashboard:note_"
+FIGURE = "dashboard:plot_data:layers:"
+_PIECE = 2045  # characters; the dashboard's own measure
+_MOST_HOVER = 1024  # cells that may say more than their number
+_MOST_PRINTED = 96  # cells that show their number
+
+
+def note_attributes(text: str, version: int) -> dict[str, str]:
+    """The attributes that make up a note in Markdown."""
+    return {f"{NOTE}ver": json.dumps(version)} | _pieces(f"{NOTE}str:", text)
+
+
+def figure_attributes(figure: Mapping[str, Any]) -> dict[str, str]:
+    """The attributes that make up a plotly figure."""
+    return _pieces(FIGURE, json.dumps(figure))
+
+
+def _pieces(prefix: str, text: str) -> dict[str, str]:
+    starts = range(0, len(text), _PIECE)
+    return {f"{prefix}{i}": json.dumps(text[start : start + _PIECE]) for i, start in enumerate(starts)}
+
+
+def note(study: Study, layout: Layout) -> str:
+    """What the study is, how it stands, and the verdict once there is one."""
+    spec = study.spec
+    models, search = spec["models"], spec["search"]
+    tasks = (_code(t["name"] + (f" ({t['metric']})" if t.get("metric") else "")) for t in spec["evaluation"]["tasks"])
+    lines = [
+        f"**{study.state}**{f': {_plain(study.why)}' if study.why else ''}",
+        "",
+        f"- base {_code(models['base'])}",
+        f"- experts {', '.join(_code(e['name']) for e in models['experts'])}",
+        f"- tasks {', '.join(tasks)}; objective {spec['objective']}",
+        f"- strategy {search['strategy']}, {search['trials']} trials, seed {search['seed']}",
+    ]
+    if layout.summarised:
+        lines.append(
+            f"- {layout.dimensions} parameters, shown here as {len(layout.columns)} averages; the figure `layers` "
+            "shows all weights of the best trial, a trial's attribute `api` leads to the rest"
+        )
+    if study.verdict is not None:
+        lines += ["", *_verdict(Verdict.model_validate(study.verdict))]
+    return "\n".join(lines)
+
+
+def _verdict(verdict: Verdict) -> Iterable[str]:
+    """The finalists on the holdout, best first."""
+    yield f"Verdict on {verdict.documents.get('holdout', 0)} documents that the search never saw: "
+    yield ""
+    yield "| candidate | trial | search | holdout | 95 % interval |"
+    yield "|---|---|---|---|---|"
+    for f in sorted(verdict.finalists, key=lambda f: -f.holdout):
+        label = _code(f.label) + (" **winner**" if f.trial == verdict.winner else "")
+        yield f"| {label} | {f.trial} | {f.search:.4f} | {f.holdout:.4f} | {f.low:.4f} to {f.high:.4f} |"
+
+
+def _code(text: str) -> str:
+    return f"`{_plain(text)}`"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown cannot mistake: one line, and no mark that ends a piece of code or a cell."""
+    return " ".join(text.replace("`", "'").replace("|", "/").replace("<", "‹").split())
+
+
+def weights_figure(trial: Trial, recipe: Recipe) -> dict[str, Any]:
+    """The weights of a trial's recipe as a heat map, experts by groups of layers; the first layers at the left."""
+    kinds = sorted({g.modules for g in recipe.groups})
+    spans = sorted({g.layers for g in recipe.groups})
+    groups = {(g.modules, g.layers): g for g in recipe.groups}
+    lines = [(name, kind) for kind in reversed(kinds) for name in reversed(recipe.experts)]  # plotly begins below
+    cells = [[groups.get((kind, span)) for span in spans] for _, kind in lines]
+    heat: dict[str, Any] = {
+        "type": "heatmap",
+        "x": [_span(span) for span in spans],
+        "y": [name if kind == "all" else f"{name} · {kind}" for name, kind in lines],
+        "z": [
+            [round(cell.weights.get(name, 0.0), 4) if cell and cell.weights else None for cell in row]
+            for (name, _), row in zip(lines, cells, strict=True)
+        ],
+        "colorscale": "Viridis",
+        "colorbar": {"title": {"text": "weight"}},
+        "hovertemplate": "%{y}, layers %{x}<br>weight %{z}<extra></extra>",
+    }
+    size = len(lines) * len(spans)
+    if size <= _MOST_HOVER:
+        heat["text"] = [[_how(cell) for cell in row] for row in cells]
+        heat["hovertemplate"] = "%{y}, layers %{x}<br>weight %{z}<br>%{text}<extra></extra>"
+    if size <= _MOST_PRINTED:
+        heat["texttemplate"] = "%{z:.2f}"
+    value = "" if trial.value is None else f", {trial.value:.4f}"
+    layout = {
+        "paper_bgcolor": "rgba(0,0,0,0)",  # the page's own colours, light or dark
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": "#808890"},
+        "title": {"text": f"Weights of the best trial (number {trial.number}{value})"},
+        "xaxis": {"title": {"text": "layers"}, "type": "category"},
+        "yaxis": {"type": "category", "automargin": True},
+        "height": max(450, 220 + min(28 * len(lines), 900)),  # the place that the dashboard leaves for it, or more
+    }
+    return {"data": [heat], "layout": layout}
+
+
+def _span(span: tuple[int, int]) -> str:
+    return f"{span[0]}–{span[1] - 1}" if span[1] - span[0] > 1 else str(span[0])
+
+
+def _how(group: GroupMerge | None) -> str:
+    if group is None:
+        return ""
+    values = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in group.parameters.items())
+    return " ".join((group.method, *values))
