@@ -1,54 +1,90 @@
-"""Keeps a lease alive while the work goes on, and stops the work when the lease is lost."""
+"""Keeps a lease alive while the work goes on, says how far it is, and stops the work when the lease is lost."""
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from db.records import Lease
 from db.store import Store
-from workers.bench import LeaseLost
 
 LEASE_SECONDS = 60.0  # a tensor operation may hold up the beating thread: be generous
+PROGRESS_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+Beat = Callable[[int, int, float], None]
+"""Called with the documents done, their total, and the tokens a second; raises LeaseLost once the lease is lost."""
+
+
+class LeaseLost(Exception):
+    """The evaluation belongs to somebody else now, or is not wanted any more: stop, and write nothing."""
 
 
 class Heart:
-    """Renews leases from a thread of its own.
+    """Renews leases and writes progress from a thread of its own: a slow database holds up no tensor.
+
+    A database that is away is no reason to stop: nobody else can take the work meanwhile, and when it is back
+    its token decides.
 
     Args:
-        on_progress: told the evaluation's id, the documents done and their total.
+        on_progress: told the evaluation's id, the documents done and their total, as often as the scorer says so.
         seconds: how long a lease lasts without a beat; it beats three times as often.
     """
 
     def __init__(
-        self, store: Store, on_progress: Callable[[int, int, int], None], seconds: float = LEASE_SECONDS
+        self,
+        store: Store,
+        on_progress: Callable[[int, int, int], None] | None = None,
+        seconds: float = LEASE_SECONDS,
     ) -> None:
         self.seconds = seconds
         self._store, self._on_progress = store, on_progress
 
     @contextmanager
-    def beating(self, lease: Lease) -> Iterator[Callable[[int, int], None]]:
-        """Renew the lease until the block ends; yields the progress callback, which raises LeaseLost once lost."""
-        lost, over = threading.Event(), threading.Event()
+    def beating(self, lease: Lease) -> Iterator[Beat]:
+        """Keep the lease until the block ends; yields what the work calls to say how far it is."""
+        pulse = _Pulse(self._store, lease, self.seconds)
 
-        def beat() -> None:
-            while not over.wait(self.seconds / 3):
-                try:
-                    kept = self._store.evaluations.renew(lease, self.seconds)
-                except Exception:  # a database that is away for a moment; the lease outlives a missed beat
-                    continue
-                if not kept:
-                    lost.set()
-                    return
-
-        def progress(done: int, total: int) -> None:
-            if lost.is_set():
+        def progress(done: int, total: int, speed: float) -> None:
+            if pulse.lost.is_set():
                 raise LeaseLost
-            self._on_progress(lease.evaluation_id, done, total)
+            pulse.news = (done, total, speed)
+            if self._on_progress is not None:
+                self._on_progress(lease.evaluation_id, done, total)
 
-        thread = threading.Thread(target=beat, name="heart", daemon=True)
+        thread = threading.Thread(target=pulse.run, name="heart", daemon=True)
         thread.start()
         try:
             yield progress
         finally:
-            over.set()
+            pulse.over.set()
             thread.join()
+
+
+class _Pulse:
+    """The thread's side of one lease."""
+
+    def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
+        self.lost, self.over = threading.Event(), threading.Event()
+        self.news: tuple[int, int, float] | None = None
+        self._store, self._lease, self._seconds = store, lease, seconds
+
+    def run(self) -> None:
+        every = self._seconds / 3
+        renewal = time.monotonic() + every
+        while not self.over.wait(min(PROGRESS_SECONDS, every)):
+            try:
+                kept = True
+                news, self.news = self.news, None
+                if news is not None:
+                    kept = self._store.evaluations.progress(self._lease, *news)
+                if kept and time.monotonic() >= renewal:
+                    kept = self._store.evaluations.renew(self._lease, self._seconds)
+                    renewal = time.monotonic() + every
+            except Exception as error:  # the lease outlives a missed beat
+                _log.warning("the database misses a beat: %s", error, extra={"action": "heart.missed"})
+                continue
+            if not kept:
+                self.lost.set()
+                return

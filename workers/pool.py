@@ -5,7 +5,6 @@ worker that dies costs nothing but its time: its lease is taken back and the wor
 """
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -15,7 +14,8 @@ from typing import Any
 
 from db.store import Store
 from merging.errors import MergesearchError
-from workers.process import WorkerSettings, owner_name, run
+from workers.host import cores, owner_name
+from workers.process import WorkerSettings, run
 
 MAX_EARLY_DEATHS = 3
 LEAVE_SECONDS = 5.0
@@ -164,7 +164,7 @@ class Pool:
             url=self._store.url,
             study_id=self._study_id,
             device=self._devices[slot],
-            threads=max(1, _cores() // len(self._devices)),
+            threads=max(1, cores() // len(self._devices)),
             log=log,
             owner=owner_name(),
         )
@@ -172,8 +172,3 @@ class Pool:
         process.start()
         theirs.close()
         return _Worker(slot, settings.owner, process, ours, log)
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

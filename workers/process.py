@@ -2,21 +2,19 @@
 
 import os
 import signal
-import socket
 import sys
-import threading
 import traceback
-import uuid
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from db.store import Store, open_store
+from db.store import open_store
 from merging.errors import MergesearchError
-
-DEVICE_LOST = 70  # exit code
+from workers.benches import DeviceLost
+from workers.evaluator import DEVICE_LOST, Evaluator
+from workers.heart import Heart
+from workers.host import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,10 @@ class WorkerSettings:
     owner: str
 
 
-def owner_name() -> str:
-    """A name no other worker has."""
-    return f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
-
-
 def run(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
     """The process's main function. Messages to the parent: ready, broken, progress, idle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
-    threading.Thread(target=_die_with_parent, name="orphan", daemon=True).start()
+    die_with_parent()
     _send_output_to(settings.log)
     try:
         _work(pipe, settings)
@@ -59,49 +52,27 @@ def run(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
 
 
 def _work(pipe: "Connection[Any, Any]", settings: WorkerSettings) -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve the other workers
-    import torch
-    from tqdm import tqdm
+    from workers.torch_setup import prepare_torch
 
-    torch.set_num_threads(settings.threads)
-    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore that a killed worker leaves behind
-    from evaluation.quiet import quiet_libraries
+    prepare_torch(settings.threads)
+    from workers.model_bench import ModelBenches
 
-    quiet_libraries()
+    def progress(evaluation_id: int, done: int, total: int) -> None:
+        pipe.send(("progress", evaluation_id, done, total))
+
     store = open_store(settings.url)
+    benches = ModelBenches(store, settings.device)
+    evaluator = Evaluator(store, benches, Heart(store, progress), settings.owner)
     try:
-        _serve(pipe, settings, store)
-    except torch.AcceleratorError:  # nothing will work on the device in this process any more
+        benches.bench(settings.study_id)  # a study that cannot be worked on is no fault of its candidates
+        pipe.send(("ready",))
+        while True:
+            evaluation_id = pipe.recv()
+            evaluator.evaluate(evaluation_id)
+            pipe.send(("idle", evaluation_id))
+    except DeviceLost:
         traceback.print_exc()
         os._exit(DEVICE_LOST)
-
-
-def _serve(pipe: "Connection[Any, Any]", settings: WorkerSettings, store: Store) -> None:
-    from workers.bench import Bench, LeaseLost, attempt
-    from workers.heart import Heart
-
-    bench = Bench(store.studies.by_id(settings.study_id), store, settings.device)
-    heart = Heart(store, lambda evaluation_id, done, total: pipe.send(("progress", evaluation_id, done, total)))
-    pipe.send(("ready",))
-    while True:
-        evaluation_id = pipe.recv()
-        lease = store.evaluations.claim(evaluation_id, settings.owner, heart.seconds)
-        if lease is not None:
-            try:
-                with heart.beating(lease) as progress:
-                    outcome = attempt(bench, lease, progress)
-                store.evaluations.finish(lease, outcome)
-            except LeaseLost:
-                pass  # somebody else has it now
-        pipe.send(("idle", evaluation_id))
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would only hold memory and finish what nobody waits for."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _send_output_to(log: Path) -> None:

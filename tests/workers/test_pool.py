@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 from api.embedded import Fingerprinted, Prepared, create_or_resume, prepare
 from db.records import Study
 from db.store import Store
-from evaluation.result import Scored
+from evaluation.result import Infeasible, Scored
+from merging.recipe import Recipe
 from search.study import load_study
-from workers.bench import Bench, attempt
+from workers.benches import DeviceLost
+from workers.evaluator import attempt, evaluate
+from workers.model_bench import ModelBench, ModelBenches
 from workers.pool import Pool, WorkersBroken
 from zoo.make import Zoo
 from zoo.study import write_study
@@ -41,6 +44,11 @@ def want(store: Store, study: Study, prepared: Prepared, count: int) -> list[int
     return [store.evaluations.want(study.id, r, r.digest(fingerprints), "search")[0].id for r in recipes]
 
 
+def score(bench: ModelBench, recipe: Recipe) -> Scored | Infeasible:
+    """What that bench makes of it, on the search documents."""
+    return evaluate(bench, recipe, "search", lambda *a: None)
+
+
 def finish(pool: Pool, store: Store, study: Study) -> None:
     while store.evaluations.unfinished(study.id):
         pool.wait(60)
@@ -53,9 +61,9 @@ def test_what_is_announced_gets_done_and_equals_a_bench_of_our_own(
     with Pool(store, study.id, ("cpu", "cpu"), tmp_path / "logs", lambda *a: None) as pool:
         pool.announce(ids)
         finish(pool, store, study)
-    bench = Bench(study, store, "cpu")
+    bench = ModelBenches(store, "cpu").bench(study.id)
     for evaluation_id, start in zip(ids, prepared.starts, strict=False):
-        theirs, ours = store.evaluations.get(evaluation_id).outcome, bench.evaluate(start.recipe, "search")
+        theirs, ours = store.evaluations.get(evaluation_id).outcome, score(bench, start.recipe)
         assert isinstance(theirs, Scored) and isinstance(ours, Scored)
         assert {s.task: s.items for s in theirs.scores} == {s.task: s.items for s in ours.scores}
 
@@ -93,12 +101,12 @@ def test_a_candidate_that_overflows_is_infeasible_and_the_next_one_is_right(
 ) -> None:
     path = write_study(with_a_huge_expert(nano, tmp_path / "zoo"), tmp_path / "study.yaml", evaluation=DOCUMENTS)
     prepared = prepare(load_study(path), Fingerprinted(None))
-    bench = Bench(create_or_resume(prepared, store), store, "cpu")
+    bench = ModelBenches(store, "cpu").bench(create_or_resume(prepared, store).id)
     good = prepared.starts[1].recipe
-    before = bench.evaluate(good, "search")
+    before = score(bench, good)
     groups = tuple(g.model_copy(update={"weights": dict.fromkeys(g.weights, 10.0)}) for g in good.groups)
-    assert bench.evaluate(good.model_copy(update={"groups": groups}), "search").kind == "infeasible"
-    after = bench.evaluate(good, "search")
+    assert score(bench, good.model_copy(update={"groups": groups})).kind == "infeasible"
+    after = score(bench, good)
     assert isinstance(before, Scored) and isinstance(after, Scored)
     assert [s.items for s in after.scores] == [s.items for s in before.scores]
 
@@ -115,25 +123,23 @@ def with_a_huge_expert(zoo: Zoo, folder: Path) -> Zoo:
 
 
 def test_an_unexpected_fault_is_a_result_with_its_reason(prepared: Prepared, study: Study, store: Store) -> None:
-    bench = Bench(study, store, "cpu")
     evaluation_id = want(store, study, prepared, 1)[0]
     lease = store.evaluations.claim(evaluation_id, "me", 60)
     assert lease is not None
 
-    def broken(done: int, total: int) -> None:
+    def broken(done: int, total: int, speed: float) -> None:
         raise RuntimeError("no such luck")
 
-    outcome = attempt(bench, lease, broken)
+    outcome = attempt(ModelBenches(store, "cpu"), lease, broken)
     assert outcome.kind == "failed" and "no such luck" in outcome.why
 
 
 def test_a_lost_device_is_not_the_candidates_fault(prepared: Prepared, study: Study, store: Store) -> None:
-    bench = Bench(study, store, "cpu")
     lease = store.evaluations.claim(want(store, study, prepared, 1)[0], "me", 60)
     assert lease is not None
 
-    def lost(done: int, total: int) -> None:
+    def lost(done: int, total: int, speed: float) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    with pytest.raises(torch.AcceleratorError):
-        attempt(bench, lease, lost)
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        attempt(ModelBenches(store, "cpu"), lease, lost)

@@ -1,0 +1,70 @@
+"""What a worker asks of a bench: the place where a study's candidates are built and scored. No torch here.
+
+`workers.model_bench` has the real one, `workers.rehearsal` one that scores by a formula.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from evaluation.result import Part, TaskScore
+from merging.recipe import Recipe
+
+Progress = Callable[[int, int, int], None]
+"""Called with the documents done, their total, and the tokens so far; what it raises ends the scoring."""
+
+
+class DeviceLost(Exception):
+    """Nothing works on the device in this process any more; another process may still use it."""
+
+
+class Impossible(Exception):
+    """The candidate makes no sense (NaN, infinity), and trying again gives the same."""
+
+
+class Bench(Protocol):
+    """Everything the candidates of one study share.
+
+    Attributes:
+        device: the device as a person knows it.
+    """
+
+    device: str
+
+    def build(self, recipe: Recipe) -> None:
+        """Make the recipe's candidate the one that is scored next.
+
+        Raises:
+            Impossible: it has NaN or infinity.
+            DeviceLost, MemoryError: as they say.
+        """
+        ...
+
+    def score(self, part: Part, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
+        """Score the candidate on one part of the documents.
+
+        Returns:
+            One score a task, and the tokens it took.
+
+        Raises:
+            Impossible: a metric has no finite value.
+            DeviceLost, MemoryError: as they say.
+        """
+        ...
+
+
+class Benches(Protocol):
+    """The benches of one worker process, made when they are needed and kept while there is room."""
+
+    def bench(self, study_id: int) -> Bench:
+        """The bench of that study. The caller lets go of it before asking for another.
+
+        Raises:
+            Conflict: the tasks or models are not those the study was created with.
+            InvalidInput: a model or a task cannot be opened any more.
+            DeviceLost, MemoryError: as they say.
+        """
+        ...
+
+    def facts(self) -> Mapping[str, object]:
+        """What is to be known of the device: `device_name`, and `memory_used` and `memory_total` in bytes."""
+        ...

@@ -1,0 +1,166 @@
+"""The real benches: models stay resident from trial to trial and study to study, candidates are scored on them."""
+
+import gc
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from db.records import Study
+from db.store import Store
+from evaluation.live import live_tensors, load_live
+from evaluation.result import Part, TaskScore
+from evaluation.scorer import NonFiniteScore, Scorer
+from evaluation.spec import EvaluationSpec
+from evaluation.suite import Suite
+from merging.companions import companions_digest
+from merging.errors import Conflict, NonFiniteCandidate
+from merging.models import ModelSet
+from merging.recipe import Recipe
+from merging.resident import ResidentModel
+from workers.benches import DeviceLost, Impossible, Progress
+from workers.host import memory
+
+MOST_SUITES = 4  # studies whose tasks are kept; a task's documents and prompts lie in memory
+_log = logging.getLogger(__name__)
+
+
+class Resident:
+    """One set of models in memory: base and experts, and the live model that candidates are written into.
+
+    Raises:
+        Conflict: the models are not those the study was created with.
+        InvalidModel: one cannot be opened any more.
+    """
+
+    def __init__(self, study: Study, store: Store, device: str) -> None:
+        models = _open(study, store)
+        self.live, self.tokenizer = load_live(models.base.path, device, study.spec["dtype"])
+        self.model = ResidentModel(models, live_tensors(self.live, models.base.names))
+        self.scorers: dict[int, Scorer] = {}  # by study
+
+
+class ModelBench:
+    """One study's bench on the resident models."""
+
+    def __init__(self, resident: Resident, scorer: Scorer, device: str) -> None:
+        self.device = device_name(device)
+        self._resident, self._scorer = resident, scorer
+
+    def build(self, recipe: Recipe) -> None:
+        """Write the candidate into the live model, where it differs from the last one."""
+        with _translated():
+            self._resident.model.apply(recipe)
+
+    def score(self, part: Part, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
+        """Score the live model with lm-eval's tasks."""
+        with _translated():
+            return self._scorer.score(part, lambda done, total: on_progress(done, total, self._scorer.tokens))
+
+
+class ModelBenches:
+    """Benches on one device. One set of models is resident at a time; studies of the same models share it.
+
+    Args:
+        device: torch's name of the device.
+    """
+
+    def __init__(self, store: Store, device: str) -> None:
+        self._store, self._device = store, device
+        self._key = ""
+        self._resident: Resident | None = None
+        self._suites: OrderedDict[int, tuple[Study, Suite]] = OrderedDict()  # the latest used last
+
+    def bench(self, study_id: int) -> ModelBench:
+        """The study's bench; its tasks and models are loaded if they are not here."""
+        try:
+            with _translated():
+                return self._bench(study_id)
+        except MemoryError:
+            self.clear()  # what is half there helps nobody
+            raise
+
+    def clear(self) -> None:
+        """Give all memory back."""
+        self._suites.clear()
+        self._evict()
+
+    def facts(self) -> Mapping[str, object]:
+        """The device's name, and its memory."""
+        if self._device.startswith("cuda"):
+            free, total = torch.cuda.mem_get_info(self._device)
+            used = total - free
+        else:
+            used, total = memory()
+        return {"device_name": device_name(self._device), "memory_used": used, "memory_total": total}
+
+    def _bench(self, study_id: int) -> ModelBench:
+        study, suite = self._suite(study_id)
+        resident = self._models(study)
+        if study_id not in resident.scorers:
+            batch_size = EvaluationSpec.model_validate(study.spec["evaluation"]).batch_size
+            resident.scorers[study_id] = Scorer(suite, resident.live, resident.tokenizer, self._device, batch_size)
+        return ModelBench(resident, resident.scorers[study_id], self._device)
+
+    def _suite(self, study_id: int) -> tuple[Study, Suite]:
+        if study_id not in self._suites:
+            while len(self._suites) >= MOST_SUITES:
+                oldest, _ = self._suites.popitem(last=False)
+                if self._resident is not None:
+                    self._resident.scorers.pop(oldest, None)
+            study = self._store.studies.by_id(study_id)
+            evaluation = EvaluationSpec.model_validate(study.spec["evaluation"])
+            suite = Suite.load(evaluation, Path("/"), study.setup["split_key"])
+            if suite.digest != study.setup["suite_digest"]:
+                raise Conflict(f"the tasks of study {study.name!r} have changed since it began; give it a new name")
+            self._suites[study_id] = study, suite
+        self._suites.move_to_end(study_id)
+        return self._suites[study_id]
+
+    def _models(self, study: Study) -> Resident:
+        setup = study.setup
+        key = json.dumps([setup["fingerprints"], setup["companions"], study.spec["dtype"]], sort_keys=True)
+        if self._resident is None or self._key != key:
+            self._evict()  # two sets may not fit
+            _log.info("loading models", extra={"action": "models.loading", "study": study.id})
+            self._resident, self._key = Resident(study, self._store, self._device), key
+        return self._resident
+
+    def _evict(self) -> None:
+        self._resident, self._key = None, ""
+        gc.collect()  # a model and its hooks refer to each other
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def _open(study: Study, store: Store) -> ModelSet:
+    """The study's models, seen to be what they were when it was created."""
+    places = study.spec["models"]
+    base, experts = Path(places["base"]), {e["name"]: Path(e["path"]) for e in places["experts"]}
+    models = ModelSet.open(base, experts, cache=store.fingerprints)
+    if models.fingerprints != study.setup["fingerprints"] or companions_digest(base) != study.setup["companions"]:
+        raise Conflict(f"the models of study {study.name!r} have changed since it began; give it a new name")
+    return models
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turns torch's and the scorer's errors into those a worker knows without loading torch."""
+    try:
+        yield
+    except (NonFiniteCandidate, NonFiniteScore) as error:
+        raise Impossible(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(str(error)) from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
+
+
+def device_name(device: str) -> str:
+    """The device as a person knows it."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
