@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from api.doctor import Finding, examine, show
+from api.doctor import examine, show
+from api.findings import Finding
 from db.schema import VERSION_TABLE, head
 from db.store import FILE, open_home
 

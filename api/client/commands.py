@@ -1,0 +1,205 @@
+"""What the command line does with a service: submits, shows, changes, exports. Looks as the embedded commands do."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from api.client.download import RemoteFile
+from api.client.files import study_to_send
+from api.client.follow import FollowProgress
+from api.client.remote import Change, Found, Remote
+from api.output import print_json, screen
+from db.records import Trial
+from merging.errors import MergesearchError
+
+_DETAIL_KEYS = (  # of a trial, as the embedded `trials --json` prints it
+    *("number", "origin", "state", "value", "why", "params"),
+    *("recipe", "recipe_digest", "scores", "tokens", "build_seconds", "score_seconds", "device"),
+)
+_ALWAYS = 6  # of them; the others where they are known
+
+
+class StudyEnded(MergesearchError):
+    """The study that was followed failed or was cancelled."""
+
+
+def submit_file(path: Path, remote: Remote, *, follow: bool, as_json: bool) -> None:
+    """Submit the study in a file, and if asked follow it to its verdict.
+
+    Raises:
+        InvalidInput: something cannot work; nothing was created.
+        StudyEnded: it was followed and failed or was cancelled.
+        KeyboardInterrupt: of course; a study that was created goes on, which is said.
+    """
+    spec = study_to_send(path)
+    try:
+        study = remote.submit(spec.to_json())
+    except KeyboardInterrupt:
+        _say(
+            f"interrupted while the service checked the study; `mergesearch status {spec.name}` tells what became of it"
+        )
+        raise
+    if follow:
+        _say(f"study {spec.name} submitted")
+        follow_study(spec.name, remote, as_json=as_json)
+    elif as_json:
+        print_json(_summary(study))
+    else:
+        _say(f"study {spec.name} submitted; `mergesearch status {spec.name}` shows how far it is")
+        _warn_if_idle(study)
+
+
+def follow_study(name: str, remote: Remote, *, as_json: bool) -> None:
+    """Show what happens in a study until it is over, then its verdict. Raises as `submit_file`."""
+    console = Console(stderr=True)
+    study = remote.study(name)
+    _warn_if_idle(study)
+    progress = FollowProgress(remote, name, study["trials_asked"], console)
+    try:
+        progress.show(remote.events(name, progress=console.is_terminal))
+    except KeyboardInterrupt:
+        _say(f"no longer following; study {name} goes on (`mergesearch cancel {name}` ends it)")
+        raise
+    study = remote.study(name)
+    if study["state"] != "finished":
+        why = f": {study['why']}" if study["why"] else ""
+        raise StudyEnded(f"study {name!r} {'failed' if study['state'] == 'failed' else 'was cancelled'}{why}")
+    verdict = remote.verdict(name)
+    if as_json:
+        print_json(verdict)
+    else:
+        _print_verdict(verdict)
+
+
+def show_remote_status(name: str | None, remote: Remote, *, as_json: bool) -> None:
+    """Print one study, or all. As JSON one has its verdict too."""
+    found: list[Found] = [remote.study(name)] if name else remote.studies()
+    verdict = remote.verdict(name) if name and found[0]["state"] == "finished" else None
+    if as_json:
+        print_json(_summary(found[0]) | {"verdict": verdict} if name else [_summary(study) for study in found])
+        return
+    from api.report import StudyLine, studies_table
+
+    lines = [StudyLine(s["name"], s["state"], s["trials"], s["trials_asked"], _best(s)) for s in found]
+    screen().print(studies_table(lines))
+    if verdict is not None:
+        _print_verdict(verdict)
+    for study in found if name else ():
+        if study["why"]:
+            screen().print(f"{study['state']}: {study['why']}", markup=False, highlight=False)
+        if study["running"]:
+            screen().print(_running(study), markup=False, highlight=False)
+        _warn_if_idle(study)
+
+
+def show_remote_trials(name: str, remote: Remote, *, as_json: bool) -> None:
+    """Print a study's trials; as JSON with their recipes and scores."""
+    found = remote.trials(name)
+    if as_json:
+        print_json([_detail(remote.trial(name, trial["number"])) for trial in found])
+        return
+    from api.report import trials_table
+
+    screen().print(trials_table([_trial(trial) for trial in found]))
+
+
+def change(name: str, what: Change, remote: Remote, *, as_json: bool) -> None:
+    """Pause, resume or cancel a study."""
+    study = remote.change(name, what)
+    if as_json:
+        print_json(_summary(study))
+    else:
+        _say(f"study {name} is {study['state']}")
+
+
+def export_remote(name: str, trial: int | None, to: Path, remote: Remote) -> None:
+    """Have a trial exported, the winner if none is named, and download it to a new folder.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    console = Console(stderr=True)
+    with console.status("the service is writing the checkpoint") as status:
+
+        def tell(file: RemoteFile, have: int) -> None:
+            status.update(f"downloading {file.name}: {_size(have)} of {_size(file.size)}")
+
+        done, files = remote.export(name, trial, to, tell)
+    size = _size(sum(file.size for file in files))
+    _say(f"trial {done['trial']} of study {name} exported to {to} ({len(files)} files, {size})")
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _warn_if_idle(study: Found) -> None:
+    if study["state"] == "running" and not study["workers"]:
+        pool = study["spec"]["search"].get("pool", "default")
+        said = f"no worker is there for the study's pool {pool!r}; it begins once one is started"
+        _say(f"{said} (`mergesearch worker --pool {pool}`)")
+
+
+def _running(study: Found) -> str:
+    lines = []
+    for one in study["running"]:
+        what = f"trial {one['trial']}" if one["trial"] is not None else f"evaluation {one['evaluation']}"
+        progress = one["progress"]
+        far = f"{progress['documents_done']} of {progress['documents_total']} documents" if progress else "beginning"
+        lines.append(f"{what} on {one['worker']}: {far}")
+    return "\n".join(lines)
+
+
+def _print_verdict(content: dict[str, Any]) -> None:
+    from api.report import conclusion, tasks_table, verdict_table
+    from search.verdict import Verdict
+
+    verdict = Verdict.model_validate(content)
+    screen().print(verdict_table(verdict), tasks_table(verdict), conclusion(verdict), highlight=False)
+
+
+def _best(study: Found) -> float | None:
+    return study["best"]["value"] if study["best"] else None
+
+
+def _summary(study: Found) -> dict[str, Any]:
+    """A study as the embedded `status --json` prints it, with what only a service knows."""
+    keys = ("name", "state", "why", "phase", "trials", "trials_asked")
+    more = {key: study[key] for key in ("running", "workers") if key in study}
+    return {key: study[key] for key in keys} | {"best": _best(study)} | more
+
+
+def _detail(trial: Found) -> dict[str, Any]:
+    always, known = _DETAIL_KEYS[:_ALWAYS], _DETAIL_KEYS[_ALWAYS:]
+    return {key: trial[key] for key in always} | {key: trial[key] for key in known if trial[key] is not None}
+
+
+def _trial(found: Found) -> Trial:
+    """What the service says of a trial, as the table takes it."""
+    return Trial(
+        number=found["number"],
+        origin=found["origin"],
+        params=found["params"],
+        evaluation_id=None,
+        state=found["state"],
+        value=found["value"],
+        why=found["why"],
+        told_order=None,
+        created_at=_epoch(found["created_at"]),
+        told_at=_epoch(found["told_at"]) if found["told_at"] else None,
+    )
+
+
+def _epoch(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

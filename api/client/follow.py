@@ -1,0 +1,90 @@
+"""What a person sees of a study that a service runs: a live line on a terminal, a plain log elsewhere. On stderr."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+
+from api.client.events import OVER, StudyEvent
+from api.client.remote import Remote
+from api.describe import describe, duration
+from api.liveline import PHASES, LiveLine
+from merging.errors import MergesearchError
+from merging.recipe import parse_recipe
+
+
+class FollowProgress:
+    """Takes a study's events and shows what they say.
+
+    Args:
+        total: how many trials the study will have.
+
+    Attributes:
+        state: the study's, as the events tell it.
+        why: it failed or was cancelled.
+    """
+
+    def __init__(self, remote: Remote, name: str, total: int, console: Console) -> None:
+        self._remote, self._name, self._total = remote, name, total
+        self._line = LiveLine(console, self._parts)
+        self._began = time.monotonic()
+        self._phase, self._done = "", 0
+        self._best: tuple[int, float, str] | None = None  # trial, value, recipe in words
+        self._running: list[dict[str, Any]] = []
+        self.state, self.why = "running", ""
+
+    def show(self, events: Iterable[StudyEvent]) -> None:
+        """Show the events until there are no more."""
+        with self._line.shown():
+            for event in events:
+                self._take(event)
+                self._line.refresh()
+
+    def _take(self, event: StudyEvent) -> None:
+        data = event.data
+        if event.kind == "trial.told":
+            self._told(data)
+        elif event.kind == "progress":
+            self._running = data.get("running") or []
+        elif event.kind == "study.phase":
+            self._phase = PHASES.get(data["phase"], str(data["phase"]))
+            if not self._line.drawn:
+                self._line.say(self._phase)
+        elif event.kind == "trial.retried":
+            self._line.say(f"evaluation {data.get('evaluation')} is begun again: {data.get('why')}")
+        elif event.kind == "study.state":
+            self.state, self.why = data["state"], data.get("why") or ""
+            if self.state not in OVER:
+                self._line.say(f"the study is {self.state}")
+
+    def _told(self, data: dict[str, Any]) -> None:
+        self._done += 1
+        number, value = int(data["number"]), data.get("value")
+        said, tail = f"{data['state']}: {data.get('why')}", ""
+        if value is not None:
+            said = f"{value:.4f}"
+            if self._best is None or value > self._best[1]:
+                self._best = (number, float(value), self._recipe(number))
+                tail = f"  best so far: {self._best[2]}"
+        if not self._line.drawn or tail:
+            self._line.say(f"{self._done}/{self._total}  trial {number}  {data['origin']}  {said}{tail}")
+
+    def _recipe(self, number: int) -> str:
+        try:
+            return describe(parse_recipe(self._remote.trial(self._name, number)["recipe"]))
+        except MergesearchError:  # words about it are not worth the end of the show
+            return f"trial {number}"
+
+    def _parts(self) -> list[str]:
+        parts = [self._phase or "waiting for a controller" if self.state == "running" else self.state]
+        parts.append(f"trial {self._done}/{self._total}")
+        if self._best is not None:
+            number, value, recipe = self._best
+            parts.append(f"best {value:.4f} (trial {number}: {recipe})")
+        known = [one["progress"] for one in self._running if one.get("progress")]
+        if known:
+            done, total = (sum(p[key] for p in known) for key in ("documents_done", "documents_total"))
+            parts.append(f"{len(self._running)} being scored: {done:,} of {total:,} documents")
+        parts.append(f"{duration(time.monotonic() - self._began)} gone")
+        return parts

@@ -1,0 +1,225 @@
+"""What the API shows, as pydantic models: they make the OpenAPI document and what clients are generated from."""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from api.rest.problems import Problem
+
+StudyState = Literal["running", "paused", "cancelled", "finished", "failed"]
+TrialState = Literal["open", "complete", "infeasible", "failed", "cancelled"]
+JobState = Literal["queued", "leased", "done", "failed"]
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """A part of a list. `next` is the cursor of the part that follows, if there is one."""
+
+    items: list[Item]
+    next: str | None
+
+
+class TrialCounts(BaseModel):
+    """Number of trials by state."""
+
+    open: int = 0
+    complete: int = 0
+    infeasible: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class BestTrial(BaseModel):
+    """The complete trial with the highest value on the search documents."""
+
+    number: int
+    value: float
+    origin: str
+
+
+class StudySummary(BaseModel):
+    """A study in short. `why` says why it failed or was cancelled."""
+
+    name: str
+    state: StudyState
+    why: str | None
+    phase: str | None = Field(description="of a running study: searching, holdout or judging")
+    trials: TrialCounts
+    trials_asked: int
+    best: BestTrial | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class EvaluationProgress(BaseModel):
+    """How far a running evaluation is; the rate is null until it is known."""
+
+    documents_done: int
+    documents_total: int
+    tokens_per_second: float | None
+
+
+class RunningEvaluation(BaseModel):
+    """A recipe that a worker is scoring now, for a trial or (part holdout) for the verdict."""
+
+    evaluation: int
+    trial: int | None
+    part: Literal["search", "holdout"]
+    worker: str | None
+    attempt: int
+    progress: EvaluationProgress | None = Field(description="null until the first documents are scored")
+
+
+class Worker(BaseModel):
+    """A worker process that was heard of lately."""
+
+    name: str
+    host: str
+    pid: int
+    pools: list[str]
+    device: str | None
+    device_name: str | None
+    evaluation: int | None = Field(description="what it is scoring")
+    memory_used: int | None = Field(description="bytes of the device")
+    memory_total: int | None = Field(description="bytes of the device")
+    stopping: bool = Field(description="it finishes or hands back what it has and takes nothing more")
+    started_at: datetime
+    seen_at: datetime
+
+
+class StudyDetail(StudySummary):
+    """A study, with what is being done for it now."""
+
+    spec: dict[str, Any] = Field(description="the study file as it was validated, folders absolute")
+    workers: list[Worker] = Field(description="live workers that take work of this study's pool")
+    running: list[RunningEvaluation]
+
+
+class TrialSummary(BaseModel):
+    """A trial in short. `why` says why it has no value."""
+
+    number: int
+    origin: str = Field(description="expert:NAME, uniform_soup, default:METHOD, or the strategy's name")
+    state: TrialState
+    value: float | None
+    why: str | None
+    params: dict[str, Any] | None = Field(description="its point in the search space")
+    created_at: datetime
+    told_at: datetime | None
+
+
+class TaskResult(BaseModel):
+    """One task's score on the search documents, as lm-eval computes it."""
+
+    metric: str
+    value: float
+    stderr: float | None
+    documents: int
+
+
+class TrialDetail(TrialSummary):
+    """A trial, with its recipe and what scoring it gave and took."""
+
+    recipe: dict[str, Any] | None
+    recipe_digest: str | None
+    scores: dict[str, TaskResult] | None = Field(description="by task, once scored")
+    tokens: int | None
+    build_seconds: float | None
+    score_seconds: float | None
+    device: str | None
+    attempts: int | None = Field(description="how often scoring was begun")
+    worker: str | None = Field(description="who scores it now")
+    progress: EvaluationProgress | None
+
+
+class ExportedFile(BaseModel):
+    """One file of an export. `url` is relative to the service."""
+
+    name: str
+    bytes: int
+    sha256: str
+    url: str
+
+
+class Export(BaseModel):
+    """The writing of a trial's merge as a checkpoint; its files once it is done, a problem if it failed."""
+
+    id: int
+    study: str
+    trial: int
+    state: JobState
+    files: list[ExportedFile]
+    problem: Problem | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class ExportRequest(BaseModel, extra="forbid"):
+    """What to export: the trial of that number, or without one the verdict's winner."""
+
+    trial: int | None = Field(default=None, ge=0, le=2**31 - 1, strict=True)
+
+
+class Submission(BaseModel):
+    """A submitted study while it is checked: then the name of the study, or the problem."""
+
+    id: int
+    state: JobState
+    study: str | None
+    problem: Problem | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class MethodParameter(BaseModel):
+    """A hyper-parameter of a merge method. Null bounds mean that there is none."""
+
+    name: str
+    doc: str
+    kind: Literal["float", "int", "bool", "choice"]
+    default: float | bool | str
+    neutral: float | bool | str
+    low: float = Field(description="of the range that is searched by default")
+    high: float
+    minimum: float | None = Field(description="of the values that make sense at all")
+    maximum: float | None
+    log: bool
+    choices: list[float | bool | str]
+    scope: Literal["study", "group"]
+    searched: bool
+
+
+class MergeMethod(BaseModel):
+    """A merge method, as the catalog declares it."""
+
+    name: str
+    summary: str
+    paper: str
+    fewest_experts: int
+    most_experts: int
+    needs_base: bool
+    weighting: str
+    recommended: bool = Field(description="searched when a study names no methods")
+    weight: MethodParameter | None
+    parameters: list[MethodParameter]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Check(BaseModel):
+    """One thing that the service needs."""
+
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    """Whether the service can work. Degraded: it can, though later than it should."""
+
+    status: Literal["ready", "degraded", "unready"]
+    checks: dict[str, Check]
