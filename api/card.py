@@ -14,11 +14,12 @@ from evaluation.result import Scored
 from search.verdict import Verdict
 
 
-def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path) -> str:
+def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path | None) -> str:
     """The model card, in the form the hub reads.
 
     Args:
-        to: where the export will lie; the card names other places relative to it.
+        to: where the export will lie; the card names other places relative to it. None: nobody knows (it will be
+            downloaded), and they are named in full.
     """
     recipe = evaluation.recipe
     lines = [
@@ -59,7 +60,7 @@ def _score_lines(study: Study, trial: Trial, evaluation: Evaluation) -> list[str
     return [*header, *rows, f"{total}{finalist.high:.4f}) |"]
 
 
-def check_lines(study: Study, to: Path) -> list[str]:
+def check_lines(study: Study, to: Path | None) -> list[str]:
     """The stock commands that print the scores; one for the tasks that can share one."""
     together: dict[tuple[bool, int | None], list[str]] = defaultdict(list)
     for task in study.spec["evaluation"]["tasks"]:
@@ -78,10 +79,11 @@ def check_lines(study: Study, to: Path) -> list[str]:
     return lines
 
 
-def _command(spec: dict[str, Any], tasks: list[str], shots: int | None, few_shot: bool, to: Path) -> str:
+def _command(spec: dict[str, Any], tasks: list[str], shots: int | None, few_shot: bool, to: Path | None) -> str:
     words = ["lm_eval --model hf --model_args pretrained=.", f"--tasks {','.join(tasks)}"]
     if spec["include_path"]:
-        words.append(f"--include_path {shlex.quote(os.path.relpath(spec['include_path'], to))}")
+        place = spec["include_path"] if to is None else os.path.relpath(spec["include_path"], to)
+        words.append(f"--include_path {shlex.quote(place)}")
     if shots is not None:
         words.append(f"--num_fewshot {shots}")
     words.append("--log_samples --output_path check" if few_shot else "--samples samples_holdout.json")

@@ -17,6 +17,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from api import cli_service
+from api.client import cli as client
+from api.client.cli import MaybeServer
 from api.output import print_json, screen
 from merging.errors import Conflict, InvalidInput, MergesearchError, NotFound
 
@@ -71,6 +74,17 @@ def _complain(message: str) -> None:
     Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+def _names_home(context: typer.Context) -> bool:
+    """Whether the command itself names a home, which then wins over a service that the environment names."""
+    named = {name for name in ("home", "server") if _source(context, name) == "COMMANDLINE"}
+    return named == {"home"}
+
+
+def _source(context: typer.Context, name: str) -> str:
+    source = context.get_parameter_source(name)
+    return source.name if source is not None else ""
+
+
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="The study file (YAML or JSON).")],
@@ -111,11 +125,16 @@ def demo(
 
 @app.command()
 def status(
+    context: typer.Context,
     study: Annotated[str | None, typer.Argument(help="A study's name; without it all are listed.")] = None,
     home: Home = DEFAULT_HOME,
+    server: MaybeServer = None,
     as_json: AsJson = False,
 ) -> None:
     """How far studies are, and the verdict of those that are finished."""
+    if server is not None and not _names_home(context):
+        client.remote_status(study, server, as_json=as_json)
+        return
     from api.show import show_status
 
     show_status(study, home, as_json=as_json)
@@ -123,11 +142,16 @@ def status(
 
 @app.command()
 def trials(
+    context: typer.Context,
     study: Annotated[str, typer.Argument(help="The study's name.")],
     home: Home = DEFAULT_HOME,
+    server: MaybeServer = None,
     as_json: AsJson = False,
 ) -> None:
     """The trials of a study; with --json also their parameters, recipes and task scores."""
+    if server is not None and not _names_home(context):
+        client.remote_trials(study, server, as_json=as_json)
+        return
     from api.show import show_trials
 
     show_trials(study, home, as_json=as_json)
@@ -135,14 +159,20 @@ def trials(
 
 @app.command("export")
 def export_command(
+    context: typer.Context,
     study: Annotated[str, typer.Argument(help="The study's name.")],
     to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
     trial: Annotated[int | None, typer.Option(help="Number of the trial. [default: the winner]")] = None,
     home: Home = DEFAULT_HOME,
+    server: MaybeServer = None,
 ) -> None:
     """Write a study's winner (or another trial) as a checkpoint that transformers loads."""
+    if server is not None and not _names_home(context):
+        client.remote_export(study, trial, to, server)
+        return
+    from api.choice import chosen_trial
     from api.show import open_existing
-    from api.winner import chosen_trial, export_trial
+    from api.winner import export_trial
 
     store = open_existing(home)
     found = store.studies.get(study)
@@ -192,6 +222,9 @@ def doctor(
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(2)
 
+
+client.register(app)
+cli_service.register(app)
 
 if __name__ == "__main__":
     main()

@@ -4,31 +4,22 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api.findings import Finding, State
 from api.places import require_writable
+from api.service.checkup import check_up, is_configured
 from db.schema import current, head
 from db.session import make_engine, sqlite_url
 from db.store import FILE
 from merging.errors import MergesearchError
 
 LOW_DISK_BYTES = 5 * 10**9
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: `ok`, `warning` or `bad`."""
-
-    what: str
-    state: Literal["ok", "warning", "bad"]
-    found: str
 
 
 def examine(study: Path | None, home: Path) -> tuple[Finding, ...]:
@@ -39,6 +30,8 @@ def examine(study: Path | None, home: Path) -> tuple[Finding, ...]:
         ("home", lambda: _home(home.absolute())),
         ("database", lambda: _database(home.absolute())),
     ]
+    if is_configured():
+        checks.append(("service", check_up))
     if study is not None:
         checks.append(("study", lambda: _study(study)))
     found: list[Finding] = []
@@ -63,13 +56,23 @@ def show(findings: tuple[Finding, ...], console: Console) -> None:
 
 def _software() -> Iterator[Finding]:
     names = ("mergesearch", "torch", "transformers", "lm_eval", "optuna", "sqlalchemy")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    versions = ", ".join(f"{name} {_version(name)}" for name in names)
     yield Finding("software", "ok", f"Python {sys.version.split()[0]}, {versions}")
 
 
-def _devices() -> Iterator[Finding]:
-    import torch
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # the service's API and its controller's loop do without torch and what stands on it
+        return "not installed"
 
+
+def _devices() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError:
+        yield Finding("devices", "warning", "without torch nothing can be built or scored here; the API does without")
+        return
     count = torch.cuda.device_count()
     for index in range(count):
         free, total = torch.cuda.mem_get_info(index)
@@ -83,7 +86,7 @@ def _home(home: Path) -> Iterator[Finding]:
     require_writable("home", home, "choose another folder with --home")
     nearest = next(p for p in (home, *home.parents) if p.exists())
     free = shutil.disk_usage(nearest).free
-    state: Literal["ok", "warning"] = "ok" if free > LOW_DISK_BYTES else "warning"
+    state: State = "ok" if free > LOW_DISK_BYTES else "warning"
     yield Finding("home", state, f"{home} can be written, {free / 10**9:.1f} GB free")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from api.locks import only_runner
-from db.records import Study, Trial
+from db.records import Lead, Study, Trial
 from db.store import Store
 from evaluation.live import check_loads
 from evaluation.result import Part
@@ -19,15 +19,16 @@ from merging.companions import companions_digest
 from merging.errors import Conflict, InvalidStudy
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
-from search.controller import Controller, Search, SearchFailed, Told
-from search.finalists import measure_finalists
-from search.mirror import Mirror
+from search.controller import Search, SearchFailed, Told
+from search.course import SEARCHING, Course, Finished
+from search.mirror import Mirror, mirror_url
 from search.space import Space, make_space
 from search.starts import Start, starts
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Strategy
 from search.study import StudySpec
 from search.verdict import Verdict, reach_verdict
+from workers.host import owner_name
 from workers.pool import Pool
 
 ROOT = Path("/")  # the folders of a located study are absolute
@@ -104,18 +105,33 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
             f"use {len(begin)} or more",
         )
     strategy = make_strategy(spec.search.strategy, space, spec.search.seed, begin)
-    split_key = f"split:{spec.search.seed}"
-    suite = Suite.load(spec.evaluation, ROOT, split_key)
+    suite = load_suite(spec)
     check_loads(Path(spec.models.base), models.base.names)
     setup = {
         "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
         "companions": companions_digest(models.base.path),
         "layer_count": layer_count,
-        "split_key": split_key,
+        "split_key": split_key(spec),
         "suite_digest": suite.digest,
         "shots": {task.name: task.config["num_fewshot"] for task in suite.tasks},
     }
     return Prepared(spec, suite, space, begin, strategy, setup)
+
+
+def load_suite(spec: StudySpec) -> Suite:
+    """The tasks of a located study, split as it splits them."""
+    return Suite.load(spec.evaluation, ROOT, split_key(spec))
+
+
+def split_key(spec: StudySpec) -> str:
+    """What keys the split of a study's documents."""
+    return f"split:{spec.search.seed}"
+
+
+def document_parts(suite: Suite) -> dict[tuple[str, Part], tuple[int, ...]]:
+    """The documents of each task on each side of the split."""
+    both: tuple[Part, ...] = ("search", "holdout")
+    return {(task.name, part): suite.documents(task.name, part) for task in suite.tasks for part in both}
 
 
 def create_or_resume(prepared: Prepared, store: Store) -> Study:
@@ -127,13 +143,12 @@ def create_or_resume(prepared: Prepared, store: Store) -> Study:
     spec = prepared.spec
     found = store.studies.find(spec.name)
     if found is None:
-        both: tuple[Part, ...] = ("search", "holdout")
-        parts = {(t.name, part): prepared.suite.documents(t.name, part) for t in prepared.suite.tasks for part in both}
+        parts = document_parts(prepared.suite)
         return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), prepared.setup, parts)
     if found.frozen_digest != spec.frozen_digest():
         raise Conflict(
-            f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel and "
-            "evaluation.batch_size may change: give this one another name, or --home another folder"
+            f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel, "
+            "search.pool and evaluation.batch_size may change: give this one another name, or --home another folder"
         )
     require_unchanged(found, prepared.setup)
     return found
@@ -177,10 +192,12 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
             return Verdict.model_validate(study.verdict)
         store.studies.reopen(study.id, spec.to_json())
         store.evaluations.release_all(study.id)  # whoever held a lease is dead: we hold the lock
+        store.evaluations.retry_failed(study.id, "holdout")
+        lead = store.leads.seize(study.id, owner_name())
         try:
-            return _search(prepared, study, store, home, devices, watcher)
+            return _search(prepared, study, lead, store, home, devices, watcher)
         except SearchFailed as error:
-            store.studies.fail(study.id, str(error))
+            store.studies.fail(lead, str(error))
             raise
 
 
@@ -191,31 +208,42 @@ def _is_over(study: Study, spec: StudySpec, store: Store) -> bool:
 
 
 def _search(
-    prepared: Prepared, study: Study, store: Store, home: Path, devices: tuple[str, ...], watcher: Watcher
+    prepared: Prepared,
+    study: Study,
+    lead: Lead,
+    store: Store,
+    home: Path,
+    devices: tuple[str, ...],
+    watcher: Watcher,
 ) -> Verdict:
     spec = prepared.spec
-    mirror = Mirror(home, study, prepared.space, store, watcher.warning)
+    mirror = Mirror(mirror_url(store.url, home), study, prepared.space, store, watcher.warning)
     earlier = store.trials.all(study.id)
-    mirror.sync(earlier)
+    mirror.sync()
     if earlier:
         watcher.resumed(earlier)
 
     def told(event: Told) -> None:
         watcher.told(event)
-        mirror.sync(store.trials.all(study.id))
+        mirror.sync()
 
     # more open trials than workers would only be proposed from older knowledge
     search = Search(
         study, spec, min(spec.search.parallel, len(devices)), prepared.space, prepared.starts, prepared.strategy, told
     )
     with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
-        watcher.phase("searching")
-        trials = Controller(search, store, pool).run()
-        watcher.phase("scoring the finalists on the holdout")
-        finalists = measure_finalists(store, study, trials, tuple(prepared.space.experts), pool)
-    watcher.phase("comparing the finalists")
-    weights = {t.name: t.weight for t in spec.evaluation.tasks}
-    measure = (spec.objective, weights, prepared.suite.aggregations())
-    verdict = reach_verdict(store, store.studies.by_id(study.id), finalists, measure, len(trials))
-    store.studies.finish(study.id, verdict.model_dump(mode="json", by_alias=True))
+        watcher.phase(SEARCHING)
+        course = Course(search, lead, store, pool.announce, watcher.phase)
+        finished = course.run(pool)
+    verdict = judge(spec, prepared.suite, store, study, finished)
+    store.studies.finish(lead, verdict.model_dump(mode="json", by_alias=True))
+    mirror.finish()
+    mirror.close()
     return verdict
+
+
+def judge(spec: StudySpec, suite: Suite, store: Store, study: Study, finished: Finished) -> Verdict:
+    """The verdict on a study whose finalists are measured."""
+    weights = {t.name: t.weight for t in spec.evaluation.tasks}
+    measure = (spec.objective, weights, suite.aggregations())
+    return reach_verdict(store, study, finished.finalists, measure, len(finished.trials))

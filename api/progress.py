@@ -1,16 +1,14 @@
 """What a person sees of a run while it goes on: a live line on a terminal, a plain log elsewhere. On stderr."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from api.describe import describe, duration
 from api.embedded import Watcher
+from api.liveline import PHASES, LiveLine
 from db.records import Trial
 from db.store import Store
 from search.controller import Told
@@ -24,8 +22,8 @@ class RunProgress:
     """
 
     def __init__(self, store: Store, console: Console) -> None:
-        self._store, self._console = store, console
-        self._live: Live | None = None
+        self._store = store
+        self._line = LiveLine(console, self._parts)
         self._phase = ""
         self._began = time.monotonic()
         self._first: tuple[float, int] | None = None  # when the first trial of this run ended, and its count
@@ -33,43 +31,33 @@ class RunProgress:
         self._best: Trial | None = None
         self._best_recipe = ""
         self._documents: dict[int, int] = {}  # documents done, by evaluation
-        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents, self._say)
+        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents, self._line.say)
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self) -> AbstractContextManager[None]:
         """Show the live line until the block ends; without a terminal nothing is drawn, lines are printed."""
-        if not self._console.is_terminal:
-            yield
-            return
-        with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as live:
-            self._live = live
-            live.get_renderable = self._line  # type: ignore[method-assign]
-            try:
-                yield
-            finally:
-                self._live = None
+        return self._line.shown()
 
     def _on_phase(self, phase: str) -> None:
-        self._phase = phase
-        if self._live is None:
-            self._say(phase)
-        self._refresh()
+        self._phase = PHASES.get(phase, phase)
+        if not self._line.drawn:
+            self._line.say(self._phase)
+        self._line.refresh()
 
     def _on_resumed(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
             self._is_better(trial)
         ended = sum(trial.state != "open" for trial in trials)
         best = f", best so far {self._best.value:.4f}: {self._best_recipe}" if self._best else ""
-        self._say(f"going on after {ended} trials{best}")
+        self._line.say(f"going on after {ended} trials{best}")
 
     def _on_told(self, event: Told) -> None:
         self._done, self._total = event.ended, event.total
         self._first = self._first or (time.monotonic(), self._done)
         trial = event.trial
         better = self._is_better(trial)
-        if self._live is None or better:
-            self._say(self._told_line(trial, better))
-        self._refresh()
+        if not self._line.drawn or better:
+            self._line.say(self._told_line(trial, better))
+        self._line.refresh()
 
     def _is_better(self, trial: Trial) -> bool:
         """Whether the trial is the best so far; if so it is remembered."""
@@ -83,21 +71,14 @@ class RunProgress:
 
     def _on_documents(self, evaluation_id: int, done: int, total: int) -> None:
         self._documents[evaluation_id] = done
-        self._refresh()
-
-    def _say(self, line: str) -> None:
-        self._console.print(f"{datetime.now():%H:%M:%S}  {line}", markup=False, highlight=False, soft_wrap=True)
+        self._line.refresh()
 
     def _told_line(self, trial: Trial, better: bool) -> str:
         value = f"{trial.value:.4f}" if trial.value is not None else f"{trial.state}: {trial.why}"
         tail = f"  best so far: {self._best_recipe}" if better else ""
         return f"{self._done}/{self._total}  trial {trial.number}  {trial.origin}  {value}{tail}"
 
-    def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.refresh()
-
-    def _line(self) -> Text:
+    def _parts(self) -> list[str]:
         elapsed = time.monotonic() - self._began
         parts = [self._phase]
         if self._total:
@@ -108,7 +89,7 @@ class RunProgress:
             parts.append(f"{documents:,} documents scored")
         left = self._seconds_left()
         parts.append(f"{duration(elapsed)} gone" + (f", about {duration(left)} left" if left is not None else ""))
-        return Text("  ·  ".join(parts), style="cyan")
+        return parts
 
     def _seconds_left(self) -> float | None:
         if self._first is None or self._done <= self._first[1]:

@@ -1,11 +1,12 @@
 """Tables for people: the verdict, the trials of a study, the studies, the methods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
 
-from db.records import Study, Trial
+from db.records import Trial
 from merging.catalog import CATALOG, Method, Parameter
 from search.starts import UNIFORM
 from search.verdict import Finalist, Verdict
@@ -108,15 +109,25 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     return table
 
 
-def studies_table(rows: Sequence[tuple[Study, str, dict[str, int], float | None]]) -> Table:
-    """The studies: name, state, trials by state, best score."""
+@dataclass(frozen=True)
+class StudyLine:
+    """A study in the table: its trials by state, how many were asked for, the best value so far."""
+
+    name: str
+    state: str
+    trials: Mapping[str, int]
+    asked: int
+    best: float | None
+
+
+def studies_table(lines: Sequence[StudyLine]) -> Table:
+    """The studies, one a row."""
     table = Table()
     for name in ("study", "state", "trials", "best"):
         table.add_column(name)
-    for study, shown, counts, best in rows:
-        asked = study.spec["search"]["trials"]
-        ended = sum(count for state, count in counts.items() if state != "open")
-        table.add_row(study.name, shown, f"{ended}/{asked}", "" if best is None else f"{best:.4f}")
+    for line in lines:
+        ended = sum(count for state, count in line.trials.items() if state != "open")
+        table.add_row(line.name, line.state, f"{ended}/{line.asked}", "" if line.best is None else f"{line.best:.4f}")
     return table
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.locks import is_being_run
 from api.output import print_json, screen
-from api.report import conclusion, studies_table, tasks_table, trials_table, verdict_table
+from api.report import StudyLine, conclusion, studies_table, tasks_table, trials_table, verdict_table
 from db.records import Study, Trial
 from db.store import Store, find_home
 from evaluation.result import Scored
@@ -34,8 +34,7 @@ def show_status(name: str | None, home: Path, *, as_json: bool) -> None:
         print_json(found[0] if name else found)
         return
     console = screen()
-    rows = [(s, _state(s, home), store.studies.counts(s.id), _best(store, s)) for s in studies]
-    console.print(studies_table(rows))
+    console.print(studies_table([_line(store, study, home) for study in studies]))
     for study in studies if name else ():
         if study.verdict:
             verdict = Verdict.model_validate(study.verdict)
@@ -53,6 +52,11 @@ def show_trials(name: str, home: Path, *, as_json: bool) -> None:
         print_json([_detail(store, trial) for trial in found])
     else:
         screen().print(trials_table(found))
+
+
+def _line(store: Store, study: Study, home: Path) -> StudyLine:
+    asked = study.spec["search"]["trials"]
+    return StudyLine(study.name, _state(study, home), store.studies.counts(study.id), asked, _best(store, study))
 
 
 def _best(store: Store, study: Study) -> float | None:

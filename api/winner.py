@@ -4,39 +4,21 @@ import json
 from pathlib import Path
 
 from api.card import model_card
+from api.choice import chosen_trial
 from db.records import Evaluation, Study, Trial
 from db.store import Store
 from merging.companions import companions_digest
-from merging.errors import Conflict, InvalidRecipe, NotFound
+from merging.errors import Conflict, InvalidRecipe
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe
-from search.finalists import ranking
 
 
-def chosen_trial(store: Store, study: Study, number: int | None) -> Trial:
-    """The trial to export: the one with that number, or the winner.
-
-    Raises:
-        NotFound: there is no such trial, or none is complete yet.
-        Conflict: the trial has no score.
-    """
-    trials = store.trials.all(study.id)
-    if number is None:
-        if not any(t.value is not None for t in trials):
-            raise NotFound(f"study {study.name!r} has no complete trial yet; run it first")
-        best = study.verdict["winner"] if study.verdict else ranking(trials)[0].number
-        return trials[best]
-    found = next((t for t in trials if t.number == number), None)
-    if found is None:
-        raise NotFound(f"study {study.name!r} has no trial {number}; it has {len(trials)}")
-    if found.evaluation_id is None or found.value is None:
-        raise Conflict(f"trial {number} is {found.state} ({found.why}); choose a complete one")
-    return found
-
-
-def export_trial(store: Store, study: Study, trial: Trial, to: Path) -> None:
+def export_trial(store: Store, study: Study, trial: Trial, to: Path, *, stays: bool = True) -> None:
     """Write the trial's merge to a new folder.
+
+    Args:
+        stays: whether it is used where it lies now, so that the card may name places relative to it.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -50,7 +32,7 @@ def export_trial(store: Store, study: Study, trial: Trial, to: Path) -> None:
     now = {"fingerprints": dict(models.fingerprints), "companions": companions_digest(models.base.path)}
     if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
-    export(recipe, models, to, _extras(store, study, trial, evaluation, to))
+    export(recipe, models, to, _extras(store, study, trial, evaluation, to if stays else None))
 
 
 def exported_recipe(to: Path) -> Recipe | None:
@@ -102,7 +84,7 @@ def export_winner(store: Store, study: Study, to: Path) -> Path:
     return place
 
 
-def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path) -> dict[str, bytes]:
+def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path | None) -> dict[str, bytes]:
     files = {"README.md": model_card(store, study, trial, evaluation, to).encode()}
     documents = store.studies.documents(study.id)
     for part in ("search", "holdout"):

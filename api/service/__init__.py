@@ -1,0 +1,1 @@
+"""The service's processes: what each is made of and how it is started."""
