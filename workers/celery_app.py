@@ -1,8 +1,9 @@
 """The Celery application, for those who send messages and those who take them. Made by a call, not by an import.
 
-A message carries an evaluation's id and is a hint: the database says what is true. So a message is acknowledged
-when it is taken (late acknowledgement was measured to run work twice, and to loop on what kills its worker), no
-worker takes one before it is free, and nothing is answered.
+A message carries an evaluation's id and is a hint: the database says what is true. So a message is over when it is
+taken (late acknowledgement was measured to run work twice, and to loop on what kills its worker; early, to leave a
+worker waiting for ever for an acknowledgement that a dying Redis did not take), no worker takes one before it is
+free, and nothing is answered.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ START_SECONDS = 120.0  # a fresh interpreter on a busy machine
 def queue(pool: str) -> Any:
     """The queue of a pool."""
     name = queue_name(pool)
-    return Queue(name, routing_key=name)
+    return Queue(name, routing_key=name, no_ack=True)
 
 
 def make_app(redis_url: str, pools: Sequence[str] = ("default",), timeout: float = 10.0, log: str | None = None) -> Any:
@@ -44,7 +45,7 @@ def make_app(redis_url: str, pools: Sequence[str] = ("default",), timeout: float
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": 43_200,  # of no use with early acknowledgement, and harmful when short
+            "visibility_timeout": 43_200,  # of no use without acknowledgement, and harmful when short
             "socket_timeout": timeout,
             "socket_connect_timeout": min(timeout, 3.0),
             "health_check_interval": 25,

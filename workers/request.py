@@ -1,4 +1,4 @@
-"""A message as the worker's parent process sees it: it hears when the child dies of it."""
+"""A message as the worker's parent process sees it: over when it is taken; it hears when the child dies of it."""
 
 from typing import Any
 
@@ -10,6 +10,10 @@ from workers.task import owner_of
 
 class EvaluationRequest(Request):  # type: ignore[misc]  # celery has no types
     """Tells the worker's keeper of a child that died at work."""
+
+    def acknowledge(self) -> None:
+        """Nothing to tell Redis: the queue is read without acknowledgement."""
+        self.acknowledged = True
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """The child died, or its task raised, which it does not do."""

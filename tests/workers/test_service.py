@@ -211,6 +211,28 @@ def test_a_redis_killed_and_wiped_costs_nothing(fragile: Service, own_redis: Red
     assert fragile.dispatcher.healthy
 
 
+def test_a_redis_wiped_while_a_message_is_taken_keeps_no_worker_from_the_next(
+    fragile: Service, own_redis: Redis
+) -> None:
+    ids = fragile.queue(make_study(fragile.store), *(i / 10 for i in range(6)))
+    with fragile.worker(seconds=0.3):
+        for id_ in ids[:-1]:
+            fragile.until(lambda id_=id_: fragile.get(id_).attempts, "it is taken")  # type: ignore[misc]
+            own_redis.wipe()
+        fragile.until(lambda: fragile.done(ids), "all are done")
+    assert all(fragile.get(i).attempts == 1 for i in ids)
+
+
+def test_what_a_worker_took_redis_need_not_hear_of_again(fragile: Service, own_redis: Redis) -> None:
+    ids = fragile.queue(make_study(fragile.store), 0.1, 0.2)
+    with fragile.worker():
+        fragile.until(lambda: fragile.done(ids), "both are done")
+        with own_redis.client() as client:
+            asked = client.info("commandstats")
+    # no list of what is taken, which a Redis that dies at that moment would leave a worker waiting for
+    assert "cmdstat_brpop" in asked and not {"cmdstat_hset", "cmdstat_hdel", "cmdstat_zadd"} & set(asked)
+
+
 def test_a_worker_waits_for_redis_and_leaves_without(fragile: Service, own_redis: Redis) -> None:
     own_redis.stop()
     (id_,) = fragile.queue(make_study(fragile.store), 0.1)
