@@ -34,6 +34,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 DOCUMENTS = 256
 ASK_EXPERTS, ASK_LAYERS = 4, 32  # 128 parameters
 TIMED = 20  # proposals
+WARM_SECONDS = 20.0  # an idle clerk loads torch ten seconds after it began, once
 console = Console(width=120)
 
 
@@ -109,6 +110,7 @@ def measure(workers: int, trials: int, rest: float, postgres: Postgres, redis: R
         ]
         wait_until(lambda: len(store.processes.alive("clerk")) == 2, "clerks", 120)
         wait_until(lambda: len(store.processes.alive("worker")) == workers, "workers", 120)
+        time.sleep(WARM_SECONDS)
         before = cpu_seconds(controller)
         time.sleep(rest)  # nothing to do: that is what is measured
         resting = (cpu_seconds(controller) - before) / rest if rest else 0.0
