@@ -12,6 +12,7 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
+from db.records import DEFAULT_POOL
 from workers.settings import WorkerServiceSettings, queue_name
 
 START_SECONDS = 120.0  # a fresh interpreter on a busy machine
@@ -23,7 +24,9 @@ def queue(pool: str) -> Any:
     return Queue(name, routing_key=name, no_ack=True)
 
 
-def make_app(redis_url: str, pools: Sequence[str] = ("default",), timeout: float = 10.0, log: str | None = None) -> Any:
+def make_app(
+    redis_url: str, pools: Sequence[str] = (DEFAULT_POOL,), timeout: float = 10.0, log: str | None = None
+) -> Any:
     """An application that knows these pools' queues. It opens no connection.
 
     Args:
@@ -45,7 +48,6 @@ def make_app(redis_url: str, pools: Sequence[str] = ("default",), timeout: float
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": 43_200,  # of no use without acknowledgement, and harmful when short
             "socket_timeout": timeout,
             "socket_connect_timeout": min(timeout, 3.0),
             "health_check_interval": 25,
@@ -63,13 +65,9 @@ def make_worker_app(settings: WorkerServiceSettings) -> Any:
         worker_pool="prefork",
         worker_pool_start_method="spawn",  # CUDA and threads do not survive a fork
         worker_concurrency=1,
-        worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,  # else a busy worker takes one message more, and sits on it
+        worker_disable_prefetch=True,  # without it a busy worker takes all messages there are, and sits on them
         worker_proc_alive_timeout=START_SECONDS,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
     )
     return app

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def owner_name() -> str:
-    """A name no other worker has."""
+    """A name that no other process has."""
     return f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
 
 

@@ -60,7 +60,8 @@ class Keeper:
 
     def start(self) -> None:
         """Register the worker, and go on until `close`."""
-        self._try(self._beat)
+        if self._try(self._beat):
+            self._next_beat = time.monotonic() + BEAT_SECONDS
         self._thread.start()
 
     def died(self, owner: str, how: str) -> None:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from db.records import DEFAULT_POOL, POOL
 from merging.errors import InvalidInput
 from workers.heart import LEASE_SECONDS
 from workers.rehearsal import Rehearsal
 
 TASK = "mergesearch.evaluate"
-POOL = re.compile(r"[a-z0-9_-]{1,64}")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 DRAIN_SECONDS = 25.0
 
@@ -38,7 +38,7 @@ class WorkerServiceSettings:
 
     database_url: str
     redis_url: str
-    pools: tuple[str, ...] = ("default",)
+    pools: tuple[str, ...] = (DEFAULT_POOL,)
     device: str = "cpu"
     lease_seconds: float = LEASE_SECONDS
     drain_seconds: float = DRAIN_SECONDS
@@ -63,5 +63,7 @@ def check_pool(pool: str, key: str = "pools") -> None:
     Raises:
         InvalidInput: it is not.
     """
-    if not POOL.fullmatch(pool):
-        raise InvalidInput(key, pool, "is no pool's name", "use lower-case letters, digits, - and _, 64 at most")
+    if not re.fullmatch(POOL, pool):
+        raise InvalidInput(
+            key, pool, "is no pool's name", "use up to 50 lower-case letters, digits, - and _, the first no sign"
+        )

@@ -115,12 +115,13 @@ class _Supervisor:
     def _asked_to_leave(self, *_: object) -> None:
         self._leaving = True
         for seat in self._seats:
-            if seat.process is not None and seat.process.pid is not None:
-                os.kill(seat.process.pid, signal.SIGTERM)
+            if seat.process is not None:
+                seat.process.terminate()  # which bears that it has just ended
         os.write(self._write, b"x")
 
 
 def _worker_process(settings: WorkerServiceSettings) -> None:
+    os.setsid()  # a terminal's Ctrl-C reaches the supervisor alone: asked twice, a worker would hand back at once
     threading.Thread(target=_leave_with_parent, name="orphan", daemon=True).start()
     try:
         code = run_worker(settings)

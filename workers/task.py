@@ -48,7 +48,13 @@ class Hand:
             os._exit(DEVICE_LOST)
         if time.monotonic() - self._told >= FACTS_SECONDS:
             self._told = time.monotonic()
+            self._tell_facts()
+
+    def _tell_facts(self) -> None:
+        try:
             self._store.processes.beat(self._settings.name, "worker", dict(self._benches.facts()))
+        except Exception as error:  # the evaluation is done all the same
+            _log.warning("the device's facts were not told: %s", error, extra={"action": "worker.facts"})
 
 
 class EvaluationTask(Task):  # type: ignore[misc]  # celery has no types

@@ -11,7 +11,7 @@ from db.processes import Processes
 from db.session import is_away, make_engine
 from merging.errors import MergesearchError
 
-SECONDS = 60.0  # a worker says so every 10 s, and once more when the database was away
+SECONDS = 60.0  # a worker says so every 10 s
 
 
 def is_alive(database_url: str, role: str, host: str) -> bool:

@@ -3,10 +3,8 @@
 import logging
 import multiprocessing
 import signal
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
@@ -21,6 +19,7 @@ from db.wakeups import CONTROLLER, Wakeups
 from search.keeper import Keeper
 from search.reconciler import Reconciler
 from workers.dispatcher import CeleryDispatcher
+from workers.host import owner_name
 
 DESKS = (("check", "judge"), ("export",))  # an export takes its time: nobody waits behind one to submit a study
 _BACKOFF_SECONDS = 1.0
@@ -36,7 +35,7 @@ def run_controller(settings: ServiceSettings) -> None:
     """
     set_up_logs(settings.log_format)
     store = connect_store(settings.database_url)
-    name = f"controller:{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
+    name = f"controller:{owner_name()}"
     stop = _stop_on_signals()
     dispatcher = CeleryDispatcher(settings.redis_url)
     mirrors = Mirrors(store)
@@ -131,7 +130,7 @@ class Clerks:
             log.warning("the jobs of %s could not be released (%s)", name, type(error).__name__)
 
     def _start(self, kinds: tuple[str, ...]) -> SpawnProcess:
-        name = self._names[kinds] = f"clerk:{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
+        name = self._names[kinds] = f"clerk:{owner_name()}"
         given = self._settings
         settings = ClerkSettings(name, given.database_url, kinds, given.exports, given.log_format)
         process = self._context.Process(target=clerk_main, args=(settings,), name=f"clerk-{kinds[0]}", daemon=True)

@@ -31,6 +31,7 @@ class Mirrors:
         self._open: dict[int, Mirror] = {}
         self._written: dict[int, float] = {}  # when, by the study's id
         self._changed: set[int] = set()
+        self._later: dict[int, float] = {}  # when to try again what could not be written
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -60,16 +61,23 @@ class Mirrors:
             log.warning("the studies could not be listed for the dashboard", exc_info=True)
         while not over:
             over = self._over.wait(SECONDS)
-            with self._lock:
-                changed, self._changed = self._changed, set()
-            for study_id in changed:
+            for study_id in self._due():
                 try:
                     self._write(self._store.studies.by_id(study_id))
                 except Exception as error:  # the copy is for looking at, and can be rebuilt
-                    trace = None if is_away(error) else error
+                    away = is_away(error)
+                    trace = None if away else error
                     log.warning("the dashboard's copy could not be written", exc_info=trace, extra={"study": study_id})
-                    self.changed(study_id)
+                    self._later[study_id] = time.monotonic() + (0.0 if away else IDLE_SECONDS)
             self._rest(0.0 if over else IDLE_SECONDS)
+
+    def _due(self) -> set[int]:
+        """The studies whose copies are to be written now."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        changed |= {study_id for study_id, when in self._later.items() if when <= time.monotonic()}
+        self._later = {study_id: when for study_id, when in self._later.items() if study_id not in changed}
+        return changed
 
     def _rest(self, seconds: float) -> None:
         """Close the copies that were not written for so long: their studies are over, led by others, or slow."""

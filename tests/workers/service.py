@@ -90,7 +90,7 @@ class Service:
         log = self.folder / f"worker-{self.started}.log"
         command = [sys.executable, "-m", "tests.workers.launch", json.dumps(content), json.dumps(devices)]
         with log.open("wb") as file:
-            worker = Worker(subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file), log)
+            worker = Worker(subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True), log)
         try:
             yield worker
         finally:

@@ -271,6 +271,18 @@ def test_workers_of_several_devices_are_started_again_and_leave_together(service
     assert {process.pid for process in alive("worker")} <= {min(first)}
 
 
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
+def test_a_terminals_interrupt_lets_workers_finish_what_they_do(
+    service: Service, study: Study, devices: tuple[str, ...]
+) -> None:
+    ids = service.queue(study, *(0.1 * i for i in range(len(devices))))
+    with service.worker(seconds=3.0, devices=devices, drain_seconds=60.0) as worker:
+        service.until(lambda: all(map(service.at_work, ids)), "all are begun")
+        os.killpg(worker.parent.pid, signal.SIGINT)  # Ctrl-C reaches every process of the group
+        assert worker.parent.wait(60) == 0
+    assert all(isinstance(service.get(i).outcome, Scored) and service.get(i).attempts == 1 for i in ids)
+
+
 def test_workers_whose_supervisor_was_killed_finish_and_leave(service: Service, study: Study) -> None:
     ids = service.queue(study, 0.1, 0.2)
     with service.worker(devices=("cpu", "cpu"), seconds=2.0, lease_seconds=300.0) as supervisor:
