@@ -20,7 +20,7 @@ from merging.errors import Conflict, InvalidStudy
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
 from search.controller import Search, SearchFailed, Told
-from search.course import SEARCHING, Course, Finished
+from search.course import Course, Finished
 from search.mirror import Mirror, mirror_url
 from search.space import Space, make_space
 from search.starts import Start, starts
@@ -232,7 +232,6 @@ def _search(
         study, spec, min(spec.search.parallel, len(devices)), prepared.space, prepared.starts, prepared.strategy, told
     )
     with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
-        watcher.phase(SEARCHING)
         course = Course(search, lead, store, pool.announce, watcher.phase)
         finished = course.run(pool)
     verdict = judge(spec, prepared.suite, store, study, finished)

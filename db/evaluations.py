@@ -13,7 +13,7 @@ from db.leads import LED, LeadLost
 from db.leases import EXPIRED, FREE, MAX_ATTEMPTS, claim, expired, seconds_to_next_expiry, with_token
 from db.models import EvaluationRow, ScoreRow, StudyRow
 from db.outcomes import as_part, columns, read_evaluation, score_row
-from db.records import Evaluation, Lease
+from db.records import DEFAULT_POOL, Evaluation, Lease
 from db.requeue import NO_PROGRESS, find, find_or_add, retry_failed
 from db.session import reader
 from db.wakeups import CONTROLLER, notify
@@ -108,7 +108,7 @@ class Evaluations:
 
     def queued(self) -> tuple[tuple[int, str], ...]:
         """(id, pool) of everything that waits for a worker in running studies, oldest first."""
-        pool = func.coalesce(StudyRow.spec[("search", "pool")].as_string(), "default")
+        pool = func.coalesce(StudyRow.spec[("search", "pool")].as_string(), DEFAULT_POOL)
         query = (
             select(EvaluationRow.id, pool)
             .join(StudyRow, EvaluationRow.study_id == StudyRow.id)

@@ -121,9 +121,10 @@ class Jobs:
                 raise NotFound(f"there is no {kind} job {job_id}; check the number")
             return _job(row)
 
-    def of_study(self, study_id: int, kind: str) -> tuple[Job, ...]:
-        """The study's jobs of that kind, oldest first."""
-        query = select(JobRow).where(JobRow.study_id == study_id, JobRow.kind == kind).order_by(JobRow.id)
+    def of_study(self, study_id: int, kind: str, after: int | None = None, limit: int | None = None) -> tuple[Job, ...]:
+        """The study's jobs of that kind that follow the one with that id, oldest first; at most `limit`."""
+        which = (JobRow.study_id == study_id, JobRow.kind == kind, JobRow.id > (after or 0))
+        query = select(JobRow).where(*which).order_by(JobRow.id).limit(limit)
         with Session(self._reader) as session:
             return tuple(_job(row) for row in session.scalars(query))
 

@@ -6,6 +6,9 @@ from typing import Any
 from evaluation.result import Failed, Infeasible, Part, Scored
 from merging.recipe import Recipe
 
+POOL = "[a-z0-9][a-z0-9_-]{0,49}"  # what a pool of workers may be called
+DEFAULT_POOL = "default"
+
 
 @dataclass(frozen=True)
 class Study:

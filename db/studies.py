@@ -131,7 +131,7 @@ class Studies:
     def resume(self, name: str) -> Study:
         """Let a paused study go on, and a failed one once what it failed of is mended. Again does no harm.
 
-        Raises as `pause`.
+        Raises as `pause`, and Conflict if none of a failed study's trials could be scored: they stay told.
         """
         return self._change(name, "running", ("running", "paused", "failed"))
 
@@ -177,6 +177,7 @@ class Studies:
                 raise Conflict(f"study {name!r} is {row.state}, so it cannot be {_DONE[state]}")
             if row.state != state:
                 if row.state == "failed":
+                    _require_a_score(session, row)
                     _reopen(session, row)
                 row.state = state
                 if state == "cancelled":
@@ -187,6 +188,15 @@ class Studies:
 
 
 _DONE = {"running": "resumed", "paused": "paused", "cancelled": "cancelled"}
+
+
+def _require_a_score(session: Session, row: StudyRow) -> None:
+    """Refuse to let a study go on that would only fail again: its trials are told, and none has a value."""
+    query = select(func.count(), func.count(TrialRow.value)).where(TrialRow.study_id == row.id)
+    told, scored = session.execute(query.where(TrialRow.told_order.is_not(None))).one()
+    if told and not scored:
+        problem = "failed because none of its trials could be scored, so it cannot be resumed"
+        raise Conflict(f"study {row.name!r} {problem}; mend that, then submit it under another name")
 
 
 def _reopen(session: Session, row: StudyRow) -> None:

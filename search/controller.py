@@ -60,7 +60,7 @@ class Controller:
 
     Args:
         lead: the right to write the study's trials; every write is refused once another controller has it.
-        announce: told the ids of evaluations that are queued in the database.
+        announce: told the ids of evaluations that are not done.
     """
 
     def __init__(self, search: Search, lead: Lead, store: Store, announce: Callable[[Sequence[int]], None]) -> None:

@@ -26,7 +26,7 @@ class Course:
     """One study that this process leads.
 
     Args:
-        announce: told the ids of evaluations that are queued in the database.
+        announce: told the ids of evaluations that are not done.
         on_phase: told when a phase begins: searching, holdout, judging.
     """
 
@@ -47,7 +47,7 @@ class Course:
         """Do everything that can be done now; what remains is the verdict, or None while workers have work.
 
         Args:
-            adding: False begins nothing new: the study is paused.
+            adding: False begins nothing new, no comparison either: the study is paused.
 
         Raises:
             SearchFailed: no baseline could be scored.
@@ -59,13 +59,13 @@ class Course:
                 self._enter(SEARCHING)
                 return None
             self._controller = None
-            self._enter(HOLDOUT)
             fault_point("controller.holdout")
-        if any(self._store.evaluations.state(id_) != "done" for id_ in self._waiting):
+        if not adding or any(self._store.evaluations.state(id_) != "done" for id_ in self._waiting):
             return None
         trials = self._store.trials.all(self._search.study.id)
         found = find_finalists(self._store, self._search.study, trials, tuple(self._search.space.experts))
         if isinstance(found, Unmeasured):
+            self._enter(HOLDOUT)
             self._waiting = found.evaluation_ids
             self._announce(found.evaluation_ids)
             return None

@@ -17,7 +17,7 @@ class Dispatcher(Protocol):
     """Gets the evaluations of one study done, in processes of this run."""
 
     def announce(self, evaluation_ids: Sequence[int]) -> None:
-        """These are queued. Announcing one again, or one that is done, does no harm."""
+        """These wait, as far as is known. Announcing one that is being done, or is done, does no harm."""
         ...
 
     def wait(self, seconds: float) -> None:

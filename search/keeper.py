@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from db.records import Lead
 from db.session import is_away
@@ -70,10 +72,17 @@ class Keeper:
         while not self._over.wait(self._seconds / 3):
             with self._lock:
                 leads = tuple(self._leads.values())
-            try:
-                self._store.processes.beat(self._name, "controller", {"studies": len(leads)})
-                for lead in leads:
-                    if not self._store.leads.renew(lead, self._seconds):
-                        self._forget(lead)
-            except Exception as error:  # a database that is away for a moment; the leads outlive a missed beat
-                log.warning("could not renew the leads (%s)", " ".join(str(error).split())[:200])
+            self._try(partial(self._store.processes.beat, self._name, "controller", {"studies": len(leads)}))
+            for lead in leads:
+                self._try(partial(self._renew, lead))
+
+    def _renew(self, lead: Lead) -> None:
+        if not self._store.leads.renew(lead, self._seconds):
+            self._forget(lead)
+
+    def _try(self, deed: Callable[[], object]) -> None:
+        """Do it. A database may be away for a moment: the leads outlive a missed beat, and one is not all."""
+        try:
+            deed()
+        except Exception as error:
+            log.warning("could not renew (%s)", " ".join(str(error).split())[:200])

@@ -97,14 +97,10 @@ class Reconciler:
         if time.monotonic() < led.not_before:
             return
         try:
-            self._step(led, study)
+            self._step_or_fail(led, study)
             led.failures, led.not_before = 0, 0.0
         except LeadLost:
             log.warning("another leads it now, or it is over", extra={"study": study.name})
-            self._drop(study_id)
-        except (SearchFailed, HoldoutFailed, InvalidInput) as error:
-            log.warning("failed: %s", error, extra={"study": study.name})
-            self._store.studies.fail(led.lead, str(error))
             self._drop(study_id)
         except Exception as error:
             if is_away(error):
@@ -115,6 +111,14 @@ class Reconciler:
             led.not_before = time.monotonic() + wait
             log.exception("a step failed; again in %.0f s", wait, extra={"study": study.name})
 
+    def _step_or_fail(self, led: _Led, study: Study) -> None:
+        try:
+            self._step(led, study)
+        except (SearchFailed, HoldoutFailed, InvalidInput) as error:
+            log.warning("failed: %s", error, extra={"study": study.name})
+            self._store.studies.fail(led.lead, str(error))
+            self._drop(study.id)
+
     def _step(self, led: _Led, study: Study) -> None:
         if led.course is None:
             led.course = self._course(study, led.lead)
@@ -122,7 +126,7 @@ class Reconciler:
         if not led.over and led.course.step(adding=study.state == "running") is not None:
             led.over = True
             self._on_change(study.id)
-        if led.over:
+        if led.over and study.state == "running":
             self._judge(study, led.lead)
 
     def _judge(self, study: Study, lead: Lead) -> None:

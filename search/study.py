@@ -7,6 +7,7 @@ one message that names the key, the value and the remedy.
 import difflib
 import json
 import re
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from db.records import DEFAULT_POOL, POOL
 from evaluation.spec import EvaluationSpec
 from merging.catalog import CATALOG, method, recommended
 from merging.errors import InvalidInput, InvalidStudy
@@ -22,7 +24,6 @@ from merging.recipe import DType
 SCHEMA = "mergesearch/study/v1"
 StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
 Objective = Literal["mean", "worst"]
-POOL = r"^[a-z0-9][a-z0-9_-]{0,49}$"
 
 
 class _Frozen(BaseModel):
@@ -86,7 +87,7 @@ class SearchSpec(_Frozen):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    pool: Annotated[str, Field(pattern=POOL)] = "default"
+    pool: Annotated[str, Field(pattern=f"^{POOL}$")] = DEFAULT_POOL
 
 
 class StudySpec(_Frozen):
@@ -101,12 +102,20 @@ class StudySpec(_Frozen):
     objective: Objective = "mean"
     dtype: DType | None = None
 
-    def located(self, root: Path) -> "StudySpec":
-        """The same study with relative folders taken from `root`."""
-        experts = tuple(e.model_copy(update={"path": _under(root, e.path)}) for e in self.models.experts)
-        models = ModelsSpec(base=_under(root, self.models.base), experts=experts)
+    def placed(self, place: Callable[[str, str], str]) -> "StudySpec":
+        """The same study with its folders elsewhere.
+
+        Args:
+            place: the new folder from the key that names it and the folder as it stands.
+        """
+        experts = tuple(
+            expert.model_copy(update={"path": place(f"models.experts[{index}].path", expert.path)})
+            for index, expert in enumerate(self.models.experts)
+        )
+        models = ModelsSpec(base=place("models.base", self.models.base), experts=experts)
         include = self.evaluation.include_path
-        evaluation = self.evaluation.model_copy(update={"include_path": include and _under(root, include)})
+        moved = None if include is None else place("evaluation.include_path", include)
+        evaluation = self.evaluation.model_copy(update={"include_path": moved})
         return self.model_copy(update={"models": models, "evaluation": evaluation})
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +144,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_study(path: Path) -> StudySpec:
-    """The study in a YAML or JSON file, its folders made absolute.
+    """The study in a YAML or JSON file, its folders made absolute. Raises as `read_study`."""
+    root = path.resolve().parent
+    return read_study(path).placed(lambda key, folder: under(root, key, folder))
+
+
+def read_study(path: Path) -> StudySpec:
+    """The study in a YAML or JSON file as it stands there.
 
     Raises:
         InvalidStudy: unreadable, or anything in it is wrong.
@@ -147,7 +162,7 @@ def load_study(path: Path) -> StudySpec:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise InvalidStudy("study file", str(path), f"is not YAML ({problem})", "mend that line") from error
-    return parse_study(content).located(path.resolve().parent)
+    return parse_study(content)
 
 
 def parse_study(content: Any) -> StudySpec:
@@ -177,14 +192,19 @@ def _named(expert: Any) -> Any:
     return expert
 
 
-def _under(root: Path, path: str) -> str:
+def under(root: Path, key: str, path: str) -> str:
+    """The absolute place of a path that a study names, relative ones taken from `root`; nothing need be there.
+
+    Raises:
+        InvalidStudy: no file system takes it.
+    """
     try:
         place = (root / Path(path).expanduser()).resolve()
         place.exists()  # where nothing lies is for others to say; what no file system takes shows here
         return str(place)
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user's home, a NUL in it
         shown = path if len(path) < 100 else f"{path[:100]}…"
-        raise InvalidStudy("models", shown, f"is no path ({error})", "write a plain path") from error
+        raise InvalidStudy(key, shown, f"is no path ({error})", "write a plain path") from error
 
 
 def _check_names(spec: StudySpec) -> None:

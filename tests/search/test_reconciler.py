@@ -9,6 +9,7 @@ from db.leads import LeadLost
 from db.records import Lead, Study
 from db.store import Store
 from evaluation.result import Failed, Part, Scored
+from merging.errors import Conflict
 from merging.recipe import Recipe
 from search.keeper import Keeper
 from search.reconciler import LONGEST_WAIT, Reconciler
@@ -112,6 +113,8 @@ def test_a_study_without_a_baseline_fails_with_the_reason(
     fleet.evaluate = lambda recipe, part: Failed(why="no disk")
     turn([Reconciler(any_store, fleet.publish, keepers("c"), lambda id_: None)], fleet)
     assert "no disk" in (any_store.studies.by_id(study.id).why or "")
+    with pytest.raises(Conflict, match=r"none of its trials could be scored.*under another name"):
+        any_store.studies.resume(study.name)  # its trials stay told, so it would only fail again
 
 
 def test_a_verdict_that_cannot_be_reached_fails_the_study(
@@ -144,6 +147,62 @@ def test_a_paused_study_ends_what_is_begun_and_begins_nothing(
     any_store.studies.resume(study.name)
     turn([reconciler], fleet, {"winner": 0})
     sound(any_store, study, 12)
+
+
+def test_a_study_paused_at_its_end_is_not_compared_before_it_is_resumed(
+    any_store: Store, fleet: Fleet, keepers: Callable[[str], Keeper]
+) -> None:
+    study = create(any_store, make_spec())
+    reconciler = Reconciler(any_store, fleet.publish, keepers("c"), lambda id_: None)
+    while any_store.studies.counts(study.id).get("complete", 0) < 11:
+        reconciler.round()
+        fleet.work()
+    any_store.studies.pause(study.name)
+    reconciler.round()
+    reconciler.round()
+    assert any_store.studies.counts(study.id) == {"complete": 12}
+    assert any_store.studies.by_id(study.id).phase == "searching" and any_store.evaluations.unfinished(study.id) == ()
+    any_store.studies.resume(study.name)
+    reconciler.round()
+    fleet.work()
+    any_store.studies.pause(study.name)
+    reconciler.round()
+    assert any_store.jobs.of_study(study.id, "judge") == ()
+    any_store.studies.resume(study.name)
+    turn([reconciler], fleet, {"winner": 0})
+    sound(any_store, study, 12)
+
+
+def test_a_phase_is_told_once_however_often_it_is_replayed(
+    any_store: Store, fleet: Fleet, keepers: Callable[[str], Keeper]
+) -> None:
+    study = create(any_store, make_spec())
+    reconciler = Reconciler(any_store, fleet.publish, keepers("c"), lambda id_: None)
+    while any_store.studies.by_id(study.id).phase != "judging":
+        reconciler.round()
+        fleet.work()
+        reconciler.forget()
+    for _ in range(3):
+        reconciler.round()
+        reconciler.forget()
+    told = [event.data["phase"] for event in any_store.events.after(study.id, 0) if event.kind == "study.phase"]
+    assert told == ["searching", "holdout", "judging"]
+
+
+def test_a_study_cancelled_just_when_it_fails_is_let_go(
+    any_store: Store, fleet: Fleet, keepers: Callable[[str], Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = create(any_store, make_spec())
+    fleet.evaluate = lambda recipe, part: Failed(why="no disk")
+    fail = any_store.studies.fail
+
+    def cancelled_before(lead: Lead, why: str) -> None:
+        any_store.studies.cancel(study.name)
+        fail(lead, why)
+
+    monkeypatch.setattr(any_store.studies, "fail", cancelled_before)
+    turn([Reconciler(any_store, fleet.publish, keepers("c"), lambda id_: None)], fleet)
+    assert any_store.studies.by_id(study.id).state == "cancelled" and any_store.leads.vacant() == ()
 
 
 def test_a_cancelled_study_is_let_go(any_store: Store, fleet: Fleet, keepers: Callable[[str], Keeper]) -> None:
