@@ -64,6 +64,7 @@ def worker(
     """Build and score candidates for a service, one process a device."""
     from api.service.logs import set_up_logs
     from api.service.settings import load_settings
+    from db.records import DEFAULT_POOL
     from workers.rehearsal import Rehearsal
     from workers.settings import WorkerServiceSettings
     from workers.supervisor import run_workers
@@ -72,7 +73,7 @@ def worker(
     told = WorkerServiceSettings(
         database_url=settings.database_url,
         redis_url=settings.redis_url,
-        pools=tuple(pool or ("default",)),
+        pools=tuple(pool or (DEFAULT_POOL,)),
         lease_seconds=settings.lease_seconds,
         drain_seconds=settings.drain_seconds,
         threads=threads,

@@ -60,7 +60,8 @@ def _line(store: Store, study: Study, home: Path) -> StudyLine:
 
 
 def _best(store: Store, study: Study) -> float | None:
-    return max((t.value for t in store.trials.all(study.id) if t.value is not None), default=None)
+    best = store.trials.best(study.id)
+    return best.value if best else None
 
 
 def _state(study: Study, home: Path) -> str:

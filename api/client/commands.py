@@ -11,7 +11,7 @@ from api.client.files import study_to_send
 from api.client.follow import FollowProgress
 from api.client.remote import Change, Found, Remote
 from api.output import print_json, screen
-from db.records import Trial
+from db.records import DEFAULT_POOL, Trial
 from merging.errors import MergesearchError
 
 _DETAIL_KEYS = (  # of a trial, as the embedded `trials --json` prints it
@@ -19,6 +19,7 @@ _DETAIL_KEYS = (  # of a trial, as the embedded `trials --json` prints it
     *("recipe", "recipe_digest", "scores", "tokens", "build_seconds", "score_seconds", "device"),
 )
 _ALWAYS = 6  # of them; the others where they are known
+_ENDS = {"failed": "failed", "cancelled": "was cancelled"}
 
 
 class StudyEnded(MergesearchError):
@@ -65,7 +66,7 @@ def follow_study(name: str, remote: Remote, *, as_json: bool) -> None:
     study = remote.study(name)
     if study["state"] != "finished":
         why = f": {study['why']}" if study["why"] else ""
-        raise StudyEnded(f"study {name!r} {'failed' if study['state'] == 'failed' else 'was cancelled'}{why}")
+        raise StudyEnded(f"study {name!r} {_ENDS.get(study['state'], 'ended, and was resumed since')}{why}")
     verdict = remote.verdict(name)
     if as_json:
         print_json(verdict)
@@ -137,7 +138,7 @@ def _say(line: str) -> None:
 
 def _warn_if_idle(study: Found) -> None:
     if study["state"] == "running" and not study["workers"]:
-        pool = study["spec"]["search"].get("pool", "default")
+        pool = study["spec"]["search"].get("pool", DEFAULT_POOL)
         said = f"no worker is there for the study's pool {pool!r}; it begins once one is started"
         _say(f"{said} (`mergesearch worker --pool {pool}`)")
 

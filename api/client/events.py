@@ -56,7 +56,8 @@ def follow(wire: Wire, study: str, after: int, *, progress: bool) -> Iterator[St
                     if event.seq <= seen:
                         continue
                     seen = event.seq
-                    over = over or (event.kind == "study.state" and event.data.get("state") in OVER)
+                    if event.kind == "study.state":  # the last counts: a failed study may have been resumed since
+                        over = event.data.get("state") in OVER
                 yield event
         except ServiceError as error:
             if time.monotonic() - began > _WELL_SECONDS:

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import yaml
-
-from search.study import StudySpec, load_study, parse_study
+from search.study import StudySpec, read_study, under
 
 
 def study_to_send(path: Path) -> StudySpec:
@@ -17,23 +15,10 @@ def study_to_send(path: Path) -> StudySpec:
     Raises:
         InvalidStudy: unreadable, or anything in it is wrong.
     """
-    located = load_study(path)
-    as_written = parse_study(yaml.safe_load(path.read_text(encoding="utf-8")))
-    pairs = zip(as_written.models.experts, located.models.experts, strict=True)
-    models = located.models.model_copy(
-        update={
-            "base": _chosen(as_written.models.base, located.models.base),
-            "experts": tuple(
-                there.model_copy(update={"path": _chosen(written.path, there.path)}) for written, there in pairs
-            ),
-        }
-    )
-    written, there = as_written.evaluation.include_path, located.evaluation.include_path
-    include = written and there and _chosen(written, there)
-    evaluation = located.evaluation.model_copy(update={"include_path": include})
-    return located.model_copy(update={"models": models, "evaluation": evaluation})
+    root = path.resolve().parent
 
+    def chosen(key: str, folder: str) -> str:
+        there = under(root, key, folder)
+        return there if not Path(folder).is_absolute() and Path(there).exists() else folder
 
-def _chosen(written: str, there: str) -> str:
-    """The path as it stands in the file, or the place beside the file that it names, if there is something."""
-    return there if not Path(written).is_absolute() and Path(there).exists() else written
+    return read_study(path).placed(chosen)

@@ -22,7 +22,6 @@ class FollowProgress:
 
     Attributes:
         state: the study's, as the events tell it.
-        why: it failed or was cancelled.
     """
 
     def __init__(self, remote: Remote, name: str, total: int, console: Console) -> None:
@@ -32,7 +31,7 @@ class FollowProgress:
         self._phase, self._done = "", 0
         self._best: tuple[int, float, str] | None = None  # trial, value, recipe in words
         self._running: list[dict[str, Any]] = []
-        self.state, self.why = "running", ""
+        self.state = "running"
 
     def show(self, events: Iterable[StudyEvent]) -> None:
         """Show the events until there are no more."""
@@ -54,7 +53,7 @@ class FollowProgress:
         elif event.kind == "trial.retried":
             self._line.say(f"evaluation {data.get('evaluation')} is begun again: {data.get('why')}")
         elif event.kind == "study.state":
-            self.state, self.why = data["state"], data.get("why") or ""
+            self.state = data["state"]
             if self.state not in OVER:
                 self._line.say(f"the study is {self.state}")
 

@@ -47,11 +47,6 @@ class Remote:
     ) -> None:
         self.close()
 
-    @property
-    def server(self) -> str:
-        """The service's URL."""
-        return self._wire.server
-
     def close(self) -> None:
         """Close its connections."""
         self._wire.close()
@@ -96,18 +91,6 @@ class Remote:
     def change(self, name: str, what: Change) -> Found:
         """Pause, resume or cancel a study; the study then."""
         return cast(Found, self._wire.ask("POST", f"{_path(name)}/{what}"))
-
-    def pause(self, name: str) -> Found:
-        """Let a study begin nothing more."""
-        return self.change(name, "pause")
-
-    def resume(self, name: str) -> Found:
-        """Let a paused study go on."""
-        return self.change(name, "resume")
-
-    def cancel(self, name: str) -> Found:
-        """End a study for good."""
-        return self.change(name, "cancel")
 
     def events(self, name: str, after: int = 0, *, progress: bool = False) -> Iterator[events.StudyEvent]:
         """What happened in a study after event number `after` and what happens, until it is over.

@@ -47,7 +47,6 @@ def create_app(
         Buckets(per_minute),
         Buckets(max(1, per_minute // 10)),
         broker_healthy,
-        queue_depths,
     )
     registry = CollectorRegistry()
     registry.register(StoreCollector(store, queue_depths))

@@ -1,6 +1,5 @@
 """Who may do what: API keys with scopes, each allowed so many requests a minute."""
 
-import re
 from collections.abc import Callable
 from typing import Annotated
 
@@ -13,10 +12,9 @@ from api.rest.problems import Refused
 from db.keys import SCOPES
 from db.records import ApiKey
 
-_SECRET = re.compile(r"ms_[A-Za-z0-9]{1,16}_[A-Za-z0-9_-]{20,100}")
 _BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key: `Bearer ms_…`")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header", description="The same key, bare")
-_REALM = 'Bearer realm="mergesearch"'
+REALM = 'Bearer realm="mergesearch"'
 
 
 def authenticated(
@@ -31,10 +29,10 @@ def authenticated(
         Refused: there is none, or it asks too often.
     """
     secret = bearer.credentials if bearer else plain
-    key = service.store.keys.authenticate(secret) if secret and _SECRET.fullmatch(secret) else None
+    key = service.store.keys.authenticate(secret) if secret else None
     if key is None:
         wait = service.failures.take(request.client.host if request.client else "unknown")
-        raise too_many(wait, "too many requests without a valid API key") if wait else _unknown(secret)
+        raise too_often(wait) if wait else wrong_key() if secret else _no_key()
     wait = service.requests.take(key.prefix)
     if wait:
         most = service.settings.requests_per_minute
@@ -49,7 +47,7 @@ def require(scope: str) -> Callable[..., ApiKey]:
         if not may(key, scope):
             has = ", ".join(key.scopes) or "none"
             detail = f"this needs an API key with scope {scope}; the scopes of {key.prefix}: {has}"
-            challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'
+            challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
             raise Refused(403, "wrong-scope", detail, headers={"WWW-Authenticate": challenge})
         return key
 
@@ -61,12 +59,20 @@ def may(key: ApiKey, scope: str) -> bool:
     return any(SCOPES.index(has) >= SCOPES.index(scope) for has in key.scopes)
 
 
-def _unknown(secret: str | None) -> Refused:
-    if not secret:
-        detail = "send an API key as `Authorization: Bearer ms_…`; `mergesearch keys create` makes one"
-        return Refused(401, "no-key", detail, headers={"WWW-Authenticate": _REALM})
+def wrong_key() -> Refused:
+    """The refusal of a key that is none."""
     detail = "the API key is unknown, expired or revoked; `mergesearch keys create` makes a new one"
-    return Refused(401, "wrong-key", detail, headers={"WWW-Authenticate": f'{_REALM}, error="invalid_token"'})
+    return Refused(401, "wrong-key", detail, headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'})
+
+
+def too_often(seconds: float) -> Refused:
+    """The refusal of who comes too often without a valid key."""
+    return too_many(seconds, "too many requests without a valid API key")
+
+
+def _no_key() -> Refused:
+    detail = "send an API key as `Authorization: Bearer ms_…`; `mergesearch keys create` makes one"
+    return Refused(401, "no-key", detail, headers={"WWW-Authenticate": REALM})
 
 
 MayRead = Annotated[ApiKey, Depends(require("read"))]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from merging.errors import InvalidStudy
-from search.study import ModelsSpec, StudySpec
+from search.study import StudySpec
 
 _MOST_FILES = 20_000
 
@@ -20,15 +20,7 @@ def confined(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
         InvalidStudy: a folder is not there, or it, or a file in it, lies outside of the roots.
     """
     real = tuple(os.path.realpath(root) for root in roots)
-    experts = tuple(
-        expert.model_copy(update={"path": _place(f"models.experts[{index}].path", expert.path, real)})
-        for index, expert in enumerate(spec.models.experts)
-    )
-    models = ModelsSpec(base=_place("models.base", spec.models.base, real), experts=experts)
-    include = spec.evaluation.include_path
-    placed = None if include is None else _place("evaluation.include_path", include, real)
-    evaluation = spec.evaluation.model_copy(update={"include_path": placed})
-    return spec.model_copy(update={"models": models, "evaluation": evaluation})
+    return spec.placed(lambda key, folder: _place(key, folder, real))
 
 
 def _place(key: str, path: str, roots: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.rest.limits import too_many
+from api.rest.auth import REALM, too_often, wrong_key
 from api.rest.login import HOME, KeyBook, Login, login_address, secret_of
 from api.rest.problems import failure, problem_response, respond
 
@@ -30,7 +30,6 @@ _COSTLY = re.compile(r"/api/studies/[^/]+/plot(/.*)?|/csv(/.*)?")  # a plot was 
 _QUERY = re.compile(rb"after=[0-9]{1,9}")
 _HEADERS_PASSED = (b"host", b"accept", b"accept-encoding", b"if-modified-since", b"if-none-match")
 _HEADERS_ADDED = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin"}
-_CHALLENGE = 'Bearer realm="mergesearch"'
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
 
 log = logging.getLogger("mergesearch.dashboard")
@@ -159,16 +158,12 @@ def _unknown(request: Request, login: Login) -> Response:
     """The answer to who shows no valid key: the form for a person, a challenge for a program."""
     if secret_of(request) is not None:
         wait = login.wait(request)
-        if wait:
-            refused = too_many(wait, "too many requests without a valid API key")
-            return respond(refused.content, refused.headers)
-        detail = "the API key is unknown, expired or revoked; `mergesearch keys create` makes a new one"
-        challenge = f'{_CHALLENGE}, error="invalid_token"'
-        return problem_response(401, "wrong-key", detail, headers={"WWW-Authenticate": challenge})
+        refused = too_often(wait) if wait else wrong_key()
+        return respond(refused.content, refused.headers)
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(login_address(request), 303, {"Cache-Control": "no-store"})
     detail = "send an API key as `Authorization: Bearer ms_…`, or sign in at /login"
-    return problem_response(401, "no-key", detail, headers={"WWW-Authenticate": _CHALLENGE})
+    return problem_response(401, "no-key", detail, headers={"WWW-Authenticate": REALM})
 
 
 def _nothing() -> Response:

@@ -59,8 +59,7 @@ def create_export(
 )
 def list_exports(study: Named, service: Service, cursor: Cursor = None, limit: Limit = 50) -> Page[Export]:
     """A study's exports, oldest first."""
-    start = after(cursor, "exports") or 0
-    rows = [job for job in service.store.jobs.of_study(study.id, "export") if job.id > start]
+    rows = service.store.jobs.of_study(study.id, "export", after(cursor, "exports"), limit + 1)
     return page(rows, limit, "exports", lambda job: job.id, render.export)
 
 

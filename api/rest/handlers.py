@@ -13,8 +13,6 @@ from api.rest.problems import Refused, content_of, problem_content, problem_resp
 from db.session import BrokenDatabase
 from merging.errors import InvalidInput, MergesearchError
 
-_AUTHORITIES = {401: "no-key", 403: "wrong-scope", 404: "not-found", 405: "wrong-method"}
-
 
 def add_handlers(app: FastAPI) -> None:
     """Have every refusal of the application be a problem."""
@@ -68,12 +66,11 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, Refused):
         return respond(error.content, error.headers)
-    headers = dict(error.headers or {})
-    detail = str(error.detail)
-    if error.status_code == 405:
-        headers["Allow"] = ", ".join(_methods(request))
-        detail = f"{request.method} is not possible here; use {headers['Allow']}"
-    return respond(problem_content(error.status_code, _AUTHORITIES.get(error.status_code), detail), headers)
+    if error.status_code != 405:
+        return respond(problem_content(error.status_code, None, str(error.detail)), error.headers)
+    allowed = ", ".join(_methods(request))
+    detail = f"{request.method} is not possible here; use {allowed}"
+    return problem_response(405, "wrong-method", detail, headers={"Allow": allowed})
 
 
 def _methods(request: Request) -> list[str]:

@@ -20,13 +20,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from api.rest.auth import REALM
 from api.rest.limits import Buckets
 from api.rest.problems import problem_response
 from db.records import ApiKey
 
 COOKIE = "mergesearch_session"
 HOME = "/dashboard/"
-SECRET = re.compile(r"ms_[A-Za-z0-9]{1,16}_[A-Za-z0-9_-]{20,100}")
 _SESSION = re.compile(r"([A-Za-z0-9]{1,16})\.([0-9]{1,12})\.([0-9a-f]{64})")
 _SECONDS = 12 * 60 * 60
 _MOST_BYTES = 4096
@@ -93,7 +93,7 @@ class Login:
         """The valid key that a request shows, in a header or as a session."""
         secret = secret_of(request)
         if secret is not None:
-            return self._keys.authenticate(secret) if SECRET.fullmatch(secret) else None
+            return self._keys.authenticate(secret)
         return self._session_key(request.cookies.get(COOKIE, ""))
 
     def wait(self, request: Request) -> float:
@@ -128,9 +128,9 @@ class Login:
                 return problem_response(413, "too-large", f"a form of more than {_MOST_BYTES} bytes is no API key")
         fields = parse_qs(body.decode("latin-1"), max_num_fields=10)
         secret, onward = fields.get("key", [""])[0].strip(), fields.get("next", [""])[0]
-        session = await run_in_threadpool(self._begin, secret) if SECRET.fullmatch(secret) else None
+        session = await run_in_threadpool(self._begin, secret)
         if session is None:
-            return _form(onward, _WRONG, 401, {"WWW-Authenticate": 'Bearer realm="mergesearch"'})
+            return _form(onward, _WRONG, 401, {"WWW-Authenticate": REALM})
         response = RedirectResponse(local(onward), 303, {"Cache-Control": "no-store"})
         response.set_cookie(
             COOKIE,

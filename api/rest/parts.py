@@ -1,6 +1,6 @@
 """What the routes work with, in one record on the application."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -21,7 +21,6 @@ class Parts:
         requests: how often each key asks.
         failures: how often each address comes with no key, or a wrong one.
         broker_healthy: whether messages can be sent to workers; None where there is no broker.
-        queue_depths: number of messages that wait, by pool; None where there is no broker.
     """
 
     settings: ServiceSettings
@@ -30,7 +29,6 @@ class Parts:
     requests: Buckets
     failures: Buckets
     broker_healthy: Callable[[], bool] | None
-    queue_depths: Callable[[], Mapping[str, int]] | None
 
 
 async def parts_of(request: Request) -> Parts:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, cast, get_args
+from urllib.parse import quote
 
 from api.rest.problems import Problem, failure, problem_content
 from api.rest.views import (
@@ -26,12 +27,10 @@ from api.rest.views import (
     TrialSummary,
     Worker,
 )
-from db.records import Job, Process, Progress, Study, Trial
+from db.records import DEFAULT_POOL, Job, Process, Progress, Study, Trial
 from db.store import Store
 from evaluation.result import Scored
 from merging.catalog import Method, Parameter
-
-DEFAULT_POOL = "default"
 
 
 def study_summary(store: Store, study: Study) -> StudySummary:
@@ -141,7 +140,7 @@ def export(job: Job) -> Export:
             name=file["name"],
             bytes=file["bytes"],
             sha256=file["sha256"],
-            url=f"/v1/exports/{job.id}/files/{file['name']}",
+            url=f"/v1/exports/{job.id}/files/{quote(file['name'])}",
         )
         for file in listed
     ]

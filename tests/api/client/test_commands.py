@@ -99,7 +99,7 @@ def test_on_a_terminal_a_live_line_says_how_far_it_is(command: Running) -> None:
         shown.show([*remote.events("test"), progress])
     said = screen.getvalue()
     assert "trial 3/12" in said and "best 0.7500 (trial 1: task_arithmetic" in said
-    assert "2 being scored: 3 of 8 documents" in said and (shown.state, shown.why) == ("finished", "")
+    assert "2 being scored: 3 of 8 documents" in said and shown.state == "finished"
 
 
 def test_a_followed_study_as_json(command: Running, tmp_path: Path) -> None:

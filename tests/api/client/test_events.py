@@ -12,7 +12,7 @@ from db.records import Study
 from db.store import Store
 from tests.api.client.conftest import Running, cutting, finish
 from tests.api.rest.conftest import a_study, open_trial, served, site_on, told_trial
-from tests.search.factories import scored
+from tests.search.factories import leading, scored
 
 
 def written(store: Store, study: Study) -> list[tuple[int | None, str]]:
@@ -41,6 +41,8 @@ def test_a_stream_that_breaks_again_and_again_loses_and_repeats_nothing(running:
 
 def test_a_service_that_is_restarted_is_waited_for(store: Store, tmp_path: Path) -> None:
     study = a_study(store)
+    store.studies.fail(leading(store, study.id), "mended since")
+    store.studies.resume(study.name)  # so the stream tells of an end that was none
     with site_on(store, tmp_path) as site, cutting(1) as (way, address):
         from api.client.remote import Remote
 

@@ -21,11 +21,11 @@ def test_a_study_is_submitted_looked_at_and_changed(running: Running) -> None:
     with running.remote() as remote:
         study = remote.submit(study_content())
         assert study["name"] == "test" and study["spec"]["models"]["base"] == str(running.site.root / "base")
-        assert remote.pause("test")["state"] == "paused" == remote.study("test")["state"]
-        assert remote.resume("test")["state"] == "running"
-        assert remote.cancel("test")["state"] == "cancelled"
+        assert remote.change("test", "pause")["state"] == "paused" == remote.study("test")["state"]
+        assert remote.change("test", "resume")["state"] == "running"
+        assert remote.change("test", "cancel")["state"] == "cancelled"
         with pytest.raises(Conflict, match="'test' is cancelled, so it cannot be resumed"):
-            remote.resume("test")
+            remote.change("test", "resume")
         with pytest.raises(NotFound, match=r"'test' is cancelled .* has no verdict"):
             remote.verdict("test")
 
@@ -69,7 +69,12 @@ def test_lists_are_read_to_their_end(running: Running) -> None:
 @pytest.mark.parametrize("name", ["nothing", "..", "a/b", "", "%2e", "x" * 200])
 def test_an_unknown_study(running: Running, name: str) -> None:
     with running.remote() as remote:
-        for ask in (remote.study, remote.trials, remote.cancel, lambda n: list(remote.events(n))):
+        for ask in (
+            remote.study,
+            remote.trials,
+            lambda n: remote.change(n, "cancel"),
+            lambda n: list(remote.events(n)),
+        ):
             with pytest.raises(NotFound, match="no study is named"):
                 ask(name)
 

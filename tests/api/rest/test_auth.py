@@ -82,7 +82,7 @@ def test_a_request_counts_once(store: Store, tmp_path: Path) -> None:
         assert site.post("/v1/studies/test/resume").status_code == 200
 
 
-def test_guessing_is_slowed_down_and_a_right_key_is_not(store: Store, tmp_path: Path) -> None:
+def test_who_comes_without_a_key_is_slowed_down_and_a_right_key_is_not(store: Store, tmp_path: Path) -> None:
     with site_on(store, tmp_path, requests_per_minute=20) as site:
         assert [site.client.get("/v1/methods").status_code for _ in range(3)] == [401, 401, 429]
         assert site.get("/v1/methods").status_code == 200

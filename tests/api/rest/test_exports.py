@@ -12,7 +12,7 @@ from tests.api.rest.conftest import Site, a_study, assert_problem, finished, ope
 from tests.search.factories import scored
 
 CONTENT = bytes(range(256)) * 40
-FILES = {"model.safetensors": CONTENT, "config.json": b"{}", "sub/more.txt": b"more"}
+FILES = {"model.safetensors": CONTENT, "config.json": b"{}", "sub/more.txt": b"more", "sub/odd näme #1?": b"odd"}
 
 
 def exported(site: Site, folder: Path | None = None) -> str:
