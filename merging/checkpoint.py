@@ -6,7 +6,7 @@ given it. Does not know layers (`layers.py`) and compares no models (`models.py`
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,18 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 # Buffers that older versions of transformers stored and every version computes: not part of the model.
 _DERIVED = re.compile(r"rotary_emb\.inv_freq$|\.position_ids$|\.masked_bias$|\.embeddings\.token_type_ids$")
 _MASK = re.compile(r"\.att(n|ention)\.bias$")  # GPT-2's and GPT-NeoX's causal mask [1, 1, n, n]
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|lm_head\.decoder|cls\.predictions\.decoder)\.weight$")
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte|shared|word_embeddings)\.weight$")
+_HEAD = re.compile(
+    r"(^|\.)(\w*lm_head|embed_out|proj_out|output_projection|vocab_projector|lm_loss|(lm_head|head|predictions)\.decoder)"
+    r"\.weight$|^(head|decoder)\.weight$"
+)
+_HEAD_BIAS = re.compile(r"(?<=\.)decoder\.(?=bias$)")  # cls.predictions.decoder.bias repeats cls.predictions.bias
+_EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|embed_in|embeddings?|tok_embeddings|token_embeddings?|tokens_embed|word_embeddings?|wte|shared)"
+    r"\.weight$"
+)
 _STACK_EMBEDDING = re.compile(r"(^|\.)(encoder|decoder)\.embed_tokens\.weight$")
+# transformers writes "tied" into the configs of these, also for those that have a head of their own (T5 1.1, mT5).
+_ALWAYS_SAY_TIED = frozenset({"t5", "mt5", "umt5", "longt5", "udop", "pop2piano"})
 
 
 class Checkpoint:
@@ -104,30 +113,41 @@ class Checkpoint:
         return found
 
     def _find_tied(self) -> dict[str, str]:
-        """Aliases of the embedding: the head where the config ties it, T5's two copies where they are equal."""
+        """Aliases: the head and its bias where the config ties them, T5's two embeddings where they are equal."""
         flag = tie_flag(self.config)
         words = sorted((n for n in self._home if _EMBEDDING.search(n)), key=lambda n: (n.count("."), n))
         tied = {}
         for name in sorted(self._home):
-            head, copy = _HEAD.search(name) is not None, _STACK_EMBEDDING.search(name) is not None
-            original = next((w for w in words if w != name and self.entry(w).shape == self.entry(name).shape), None)
-            if original is None or not ((copy and original.endswith("shared.weight")) or (head and flag is not False)):
+            original = self._original(name, words)
+            if original is None or (flag is False and not _STACK_EMBEDDING.search(name)):
                 continue
             if torch.equal(self.tensor(name), self.tensor(original)):
                 tied[name] = original
-            elif head and flag:
+            elif flag and _HEAD.search(name):
                 problem = f"says tie_word_embeddings, but {name} differs from {original}"
                 remedy = "set tie_word_embeddings to false in its config.json, or save the model again"
                 raise InvalidModel(self.key, str(self.path), problem, remedy)
         return tied
 
+    def _original(self, name: str, words: Sequence[str]) -> str | None:
+        """The tensor that this one would repeat if it is tied; `words` are the embeddings of tokens."""
+        if _STACK_EMBEDDING.search(name):
+            words = [word for word in words if word.endswith("shared.weight")]
+        elif not _HEAD.search(name):
+            plain = _HEAD_BIAS.sub("", name)
+            return plain if plain != name and plain in self._home else None
+        shape = self.entry(name).shape
+        return next((word for word in words if word != name and self.entry(word).shape == shape), None)
+
 
 def tie_flag(config: Mapping[str, Any]) -> bool | None:
-    """What config.json says of tied embeddings; None where it says nothing."""
+    """What config.json says of tied embeddings; None where it says nothing that holds."""
     text = config.get("text_config")
     nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
     flag = config.get("tie_word_embeddings", nested)
-    return None if flag is None else bool(flag)
+    if flag is None or (flag and config.get("model_type") in _ALWAYS_SAY_TIED):
+        return None
+    return bool(flag)
 
 
 def is_derived(name: str, shape: tuple[int, ...]) -> bool:

@@ -14,22 +14,30 @@ Module = Literal["attention", "mlp", "other"]
 Layer = int | Literal["before", "after"]
 
 # The last part of a stack's name: layers, layer, decoder_layers, h, block, blocks, resblocks, albert_layer_groups …
-_STACK = re.compile(r"^(h|(.*_)?(layers?|res_?blocks?|blocks?|layer_groups))$")
+# Not the convolutions in front of a speech model or between the stages of a vision model.
+_STACK = re.compile(r"^(h|stages|(?!conv_|downsampl)(.*_)?(layers?|res_?blocks?|blocks?|layer_groups))$")
 _AFTER = re.compile(
-    r"(^|[._])(lm_head|embed_out|head|heads|score|scores|classifier|classification_head|cls|qa_outputs|pooler|pre_logits"
-    r"|norm|norm_f|ln_f|final_norm|final_layer_?norm|layer_?norm|ln_post|post_layernorm|output_projection|project_out"
-    r"|proj_out|text_projection|visual_projection|logit_scale)(\.|$)",
+    r"^decoder\.(weight|bias)$|(^|[._])(lm_head|embed_out|heads?|scores?|classifier|classification_head|cls|qa_outputs"
+    r"|pooler|pre_logits|predictions|lm_loss|vocab_transform|vocab_projector|final_logits_bias"
+    r"|norm|norm_f|ln_f|ln_out|final_norm|final_layer_?norm|layer_?norm|ln_post|post_layernorm|output_projection"
+    r"|project_out|proj_out|text_projection|visual_projection|logit_scale)(\.|$)",
     re.IGNORECASE,
 )
-_BEFORE = re.compile(r"embed(?!_out)|(^|\.)(wte|wpe|shared|patch)", re.IGNORECASE)
-_NORM = re.compile(r"norm|(^|\.)ln(_\w+)?\.", re.IGNORECASE)
-_ATTENTION = re.compile(r"att(e)?n|(^|\.)[qkvo]_proj\.|query_key_value", re.IGNORECASE)
+_BEFORE = re.compile(r"embed(?!_out)|(^|\.)(wte|wpe|shared|patch|stem|feature_(extractor|projection))", re.IGNORECASE)
+NORM = re.compile(r"norm|(^|[._])ln(_|\d|\.)", re.IGNORECASE)
+"""What is called like a normalisation: `input_layernorm`, `ln_1`, `q_norm`."""
+# What is an mlp's in a mixer that may be any kind of layer (Nemotron-H).
+_MIXED_MLP = re.compile(r"mixer\.(up_proj|down_proj|gate|experts?|shared_experts?)\.")
+_ATTENTION = re.compile(
+    r"att(e)?n|(^|\.)[qkvo]_proj\.|query_key_value|(^|\.)mixer\.|mamba|ssm|temporal_block|\d\.(conv|short_conv)\.",
+    re.IGNORECASE,
+)
 _MLP = re.compile(
-    r"mlp|ffn?\b|ffn_|feed_?forward|moe|expert|(^|\.)fc_?\d|dense|intermediate|(^|\.)w[i123o](_\d)?\.|_proj\.",
+    r"mlp|ffn?\b|ffn_|feed_?forward|moe|expert|(^|\.)fc_?\d|dense|intermediate|(^|\.)w[i123o](_\d)?\.|pwconv|_proj\.",
     re.IGNORECASE,
 )
 # How configs name the number of layers: the tie-breaker for a stack whose name says nothing.
-_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth")
+COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth")
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Place:
 
     Attributes:
         layer: index among all layers, or which side of them.
-        module: what it is part of; `other` is norms, embeddings and heads.
+        module: what it is part of. `attention` is what mixes tokens, a state-space or recurrent mixer as well as
+            attention; `mlp` works on each token alone; `other` is norms, embeddings and heads.
     """
 
     layer: Layer
@@ -101,7 +110,7 @@ def _counted(names: list[str], config: Mapping[str, Any]) -> dict[str, tuple[str
     for hit in found.values():
         if hit:
             sizes.setdefault(hit[0], set()).add(hit[1])
-    counts = {config.get(key) for key in _COUNTS}
+    counts = {config.get(key) for key in COUNTS}
     return {name: hit if hit and len(sizes[hit[0]]) in counts else None for name, hit in found.items()}
 
 
@@ -118,8 +127,8 @@ def _is_after(name: str) -> bool:
 
 def _module(inside: str) -> Module:
     """The module of a tensor from its name inside its layer, e.g. `.3.self_attn.q_proj.weight`."""
-    if _NORM.search(inside):
+    if NORM.search(inside):
         return "other"
-    if _ATTENTION.search(inside):
+    if _ATTENTION.search(inside) and not _MIXED_MLP.search(inside):
         return "attention"
-    return "mlp" if _MLP.search(inside) else "other"
+    return "mlp" if _MLP.search(inside) or _MIXED_MLP.search(inside) else "other"

@@ -144,6 +144,27 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
         Checkpoint(with_head(tmp_path, 0.5, True), "m")
 
 
+@pytest.mark.parametrize(("kind", "refused"), [("llama", True), ("t5", False)])
+def test_a_config_that_always_says_tied_is_not_believed(tmp_path: Path, kind: str, refused: bool) -> None:
+    save_file({"shared.weight": torch.ones(3, 2), "lm_head.weight": torch.zeros(3, 2)}, tmp_path / SINGLE)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "tie_word_embeddings": True}))
+    if refused:
+        with pytest.raises(InvalidModel, match=r"lm_head.weight differs from shared.weight"):
+            Checkpoint(tmp_path)
+    else:
+        assert Checkpoint(tmp_path).names == ("lm_head.weight", "shared.weight")
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_heads_bias_under_two_names_counts_once_where_it_is_tied(tmp_path: Path, flag: bool) -> None:
+    names = ("cls.predictions.bias", "cls.predictions.decoder.bias", "other.decoder.bias")
+    save_file({name: torch.ones(3) for name in names}, tmp_path / SINGLE)
+    (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": flag}))
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.tied == ({names[1]: names[0]} if flag else {})
+    assert not checkpoint.ties_head
+
+
 def test_buffers_that_models_compute_are_left_out(tmp_path: Path) -> None:
     names = {"h.0.attn.bias": (1, 1, 4, 4), "h.0.attn.masked_bias": (), "a.rotary_emb.inv_freq": (4,), "h.0.w": (2,)}
     save_file({name: torch.ones(shape) for name, shape in names.items()}, tmp_path / SINGLE)
