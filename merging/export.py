@@ -9,16 +9,16 @@ import os
 from collections.abc import Mapping
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from merging.checkpoint import INDEX, SINGLE, tie_flag
-from merging.companions import companions
+from merging.arrangement import arrange
+from merging.checkpoint import INDEX, SINGLE
 from merging.engine import Engine, Plan
 from merging.folder import appearing, write_file
 from merging.models import ModelSet
 from merging.recipe import Recipe, relocated
+from merging.resultconfig import as_bytes, result_config
 from merging.shard import header
 
 
@@ -26,7 +26,7 @@ def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes
     """Writes the merge as a folder that `from_pretrained` loads.
 
     Weights are laid out as the base's: the same files, the same tensors in each. Beside them stand config.json,
-    the base's tokenizer and its companions, and recipe.json. Memory: a few times the largest tensor.
+    the tokenizer that the recipe names with its companions, and recipe.json. Memory: a few times the largest tensor.
 
     Args:
         recipe: the merge.
@@ -47,42 +47,46 @@ def export(recipe: Recipe, models: ModelSet, to: Path, extra: Mapping[str, bytes
         engine = Engine(models)
         plans = engine.plans(recipe)
         _write_weights(engine, plans, folder)
-        _copy_companions(models.base.path, folder)
-        texts = {
-            "config.json": _config(models, recipe),
-            "recipe.json": relocated(recipe, to.absolute()).to_json().encode(),
-        }
-        for name, content in (texts | extra).items():
+        config = result_config(models, recipe.dtype, arrange(recipe, models.layout, models.names))
+        texts = {"config.json": as_bytes(config), "recipe.json": relocated(recipe, to.absolute()).to_json().encode()}
+        for name, content in ({**models.companion_files()} | texts | extra).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             write_file(folder / name, content)
 
 
 def _write_weights(engine: Engine, plans: Mapping[str, Plan], folder: Path) -> None:
-    base, weights, total = engine.models.base, {}, 0
-    stored = {name: engine.stored(name, plan) for name, plan in plans.items()}
-    largest = max(math.prod(base.entry(name).shape) * dtype.itemsize for name, dtype in stored.items())
+    models, weights, total = engine.models, {}, 0
+    entries = {name: _entry(engine, plan) for name, plan in plans.items()}
+    largest = max(math.prod(shape) * dtype.itemsize for _, dtype, shape in entries.values())
     buffer = bytearray(max(largest, 1))  # one for all tensors: fresh memory costs more than the merge itself
-    for file, entries in base.files():
-        # wide numbers first, so that every tensor is aligned to its own width
-        ordered = sorted(entries, key=lambda e: -stored[e.name].itemsize)
+    for file, held in models.base.files():
+        sources = {entry.name: place for place, entry in enumerate(held)}
+        of_file = [(sources[p.part.base], *entries[n]) for n, p in plans.items() if p.part.base in sources]
+        # wide numbers first, so that every tensor is aligned to its own width; then as the base's file has them
+        ordered = [row[1:] for row in sorted(of_file, key=lambda row: (-row[2].itemsize, row[0], row[1]))]
         with (folder / file).open("wb", buffering=0) as out:
-            out.write(header((e.name, stored[e.name], e.shape) for e in ordered))
-            for entry in ordered:
-                data = _merged(engine, plans[entry.name], entry.name, buffer)
+            out.write(header(ordered))
+            for name, dtype, shape in ordered:
+                data = _merged(engine, plans[name], dtype, shape, buffer)
                 _write_all(out, data)
                 total += len(data)
-                weights[entry.name] = file
+                weights[name] = file
             os.fsync(out.fileno())
-    if SINGLE not in base.shards:
+    if SINGLE not in models.base.shards:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
         write_file(folder / INDEX, json.dumps(index, indent=2).encode() + b"\n")
 
 
-def _merged(engine: Engine, plan: Plan, name: str, buffer: bytearray) -> memoryview:
+def _entry(engine: Engine, plan: Plan) -> tuple[str, torch.dtype, tuple[int, ...]]:
+    """Name, dtype and shape of one tensor of the result."""
+    return plan.part.name, engine.stored(plan), engine.models.shape(plan.part.base)
+
+
+def _merged(engine: Engine, plan: Plan, dtype: torch.dtype, shape: tuple[int, ...], buffer: bytearray) -> memoryview:
     """The merged tensor's bytes, in the buffer."""
-    dtype, shape = engine.stored(name, plan), engine.models.base.entry(name).shape
     count = math.prod(shape)
     if count:
-        engine.merge(name, plan, torch.frombuffer(buffer, dtype=dtype, count=count).view(shape))
+        engine.merge(plan, torch.frombuffer(buffer, dtype=dtype, count=count).view(shape))
     return memoryview(buffer)[: count * dtype.itemsize]
 
 
@@ -90,26 +94,3 @@ def _write_all(out: RawIOBase, data: memoryview) -> None:
     """Unbuffered files may take less than they are given (at most 2 GiB a call)."""
     while data:
         data = data[out.write(data) :]
-
-
-def _copy_companions(base: Path, folder: Path) -> None:
-    for source in companions(base):
-        target = folder / source.relative_to(base)
-        target.parent.mkdir(exist_ok=True)
-        write_file(target, source.read_bytes())
-
-
-def _config(models: ModelSet, recipe: Recipe) -> bytes:
-    """The base's config.json, with the dtype and the tie that the weights have."""
-    config: dict[str, Any] = json.loads(json.dumps(models.base.config))
-    if models.base.ties_head and tie_flag(config) is None:
-        config["tie_word_embeddings"] = True
-    if recipe.dtype:
-        found = [c for c in (config, *config.values()) if isinstance(c, dict)]
-        for part in found:
-            for field in ("dtype", "torch_dtype"):
-                if field in part:
-                    part[field] = recipe.dtype
-        if not {"dtype", "torch_dtype"} & set(config):
-            config["dtype"] = recipe.dtype
-    return json.dumps(config, indent=2).encode() + b"\n"

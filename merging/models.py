@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from torch import Tensor
 
 from merging.checkpoint import Checkpoint, tie_flag
+from merging.companions import companions_digest
 from merging.errors import InvalidModel
 from merging.fingerprint import FingerprintCache
 from merging.layers import Layout, layout
-from merging.methods.contract import TensorContext
+from merging.vocabulary.alignment import Alignment
+from merging.vocabulary.choice import BASE
+from merging.vocabulary.files import output_files
+from merging.vocabulary.opening import align
+from merging.vocabulary.rows import aligned_stack, vocabulary_axis
 
 
 class Stack(NamedTuple):
@@ -29,11 +35,21 @@ class ModelSet:
         experts: by name, sorted: floating-point sums run in this order, so the same merge has the same bits
             however a study listed its experts.
         layout: what each tensor is.
+        tokenizer: whose vocabulary a merge has: `base`, `union`, or an expert's name.
+        alignment: how the rows of differing vocabularies come together; None if they are the same in every model.
     """
 
-    def __init__(self, base: Checkpoint, experts: Mapping[str, Checkpoint], cache: FingerprintCache | None) -> None:
+    def __init__(
+        self,
+        base: Checkpoint,
+        experts: Mapping[str, Checkpoint],
+        cache: FingerprintCache | None,
+        tokenizer: str = BASE,
+        alignment: Alignment | None = None,
+    ) -> None:
         self.base, self.experts = base, dict(sorted(experts.items()))
         self.layout: Layout = layout(base.names, base.config)
+        self.tokenizer, self.alignment = tokenizer, alignment
         self._cache = cache
 
     @classmethod
@@ -45,6 +61,8 @@ class ModelSet:
         base_key: str = "models.base",
         expert_keys: Sequence[str] | None = None,
         cache: FingerprintCache | None = None,
+        tokenizer: str = BASE,
+        tokenizer_key: str = "tokenizer",
     ) -> "ModelSet":
         """Opens and compares the models.
 
@@ -53,17 +71,25 @@ class ModelSet:
             base_key, expert_keys: where they are named, for messages; experts in the order of `experts`, by
                 default `models.experts[0]`, `models.experts[1]` …
             cache: remembers content fingerprints.
+            tokenizer: whose vocabulary a merge has: `base`, `union`, or an expert's name.
+            tokenizer_key: where that is named, for messages.
 
         Raises:
-            InvalidModel: one cannot be read, or does not have the base's tensors and shapes.
+            InvalidModel: one cannot be read, does not have the base's tensors and shapes, or has a vocabulary that
+                cannot be brought together with the others.
+            InvalidRecipe: the tokenizer is that of no model.
         """
         keys = expert_keys or [f"models.experts[{i}]" for i in range(len(experts))]
         ancestor = Checkpoint(base, base_key)
         opened = {}
         for (name, path), key in zip(experts.items(), keys, strict=True):
             opened[name] = Checkpoint(path, key)
-            _check_fits(opened[name], ancestor)
-        return cls(ancestor, opened, cache)
+            _check_names(opened[name], ancestor)
+        alignment = align(ancestor, opened, tokenizer, tokenizer_key)
+        for expert in opened.values():
+            for name in ancestor.names:
+                _check_tensor(name, expert, ancestor, alignment)
+        return cls(ancestor, opened, cache, tokenizer, alignment)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,19 +104,79 @@ class ModelSet:
             InvalidModel: a model holds NaN or infinity.
         """
         found = {"base": self.base.fingerprint(self._cache)}
-        return found | {f"expert:{name}": expert.fingerprint(self._cache) for name, expert in self.experts.items()}
+        found |= {f"expert:{name}": expert.fingerprint(self._cache) for name, expert in self.experts.items()}
+        if self.alignment is None:
+            return found
+        rows = self.alignment.fingerprints()  # the same weights under other tokens are another merge
+        return {key: blake2b(f"{mine}{rows[key]}".encode(), digest_size=16).hexdigest() for key, mine in found.items()}
 
     def stack(self, name: str) -> Stack:
-        """One tensor of every model, as views of the files [*shape]; do not write to them."""
-        return Stack(self.base.tensor(name), [expert.tensor(name) for expert in self.experts.values()])
+        """One tensor of every model, as views of the files [*shape]; do not write to them.
 
-    def context(self, name: str, seed: int) -> TensorContext:
-        """What methods that draw at random key their draws by."""
-        return TensorContext(name, seed, tuple(self.fingerprints[f"expert:{e}"] for e in self.experts))
+        Where vocabularies differ, embeddings and heads are copies with the rows of the result.
+        """
+        base, experts = self.base.tensor(name), [expert.tensor(name) for expert in self.experts.values()]
+        axis = self.vocabulary_axis(name)
+        if axis is None or self.alignment is None:
+            return Stack(base, experts)
+        indices = [self.alignment.experts[expert] for expert in self.experts]
+        return Stack(*aligned_stack(base, experts, self.alignment.base, indices, axis))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape in the result."""
+        shape, axis = self.base.entry(name).shape, self.vocabulary_axis(name)
+        if axis is None or self.alignment is None:
+            return shape
+        return (*shape[:axis], self.alignment.rows, *shape[axis + 1 :])
+
+    def vocabulary_axis(self, name: str) -> int | None:
+        """The dimension whose rows have to be brought together; None for all tensors but embeddings and heads."""
+        if self.alignment is None:
+            return None
+        return vocabulary_axis(name, self.base.entry(name).shape, self.alignment.ancestor.rows)
+
+    def companion_files(self) -> Mapping[str, bytes]:
+        """What stands beside a merge's weights, but for config.json: the tokenizer and its companions."""
+        folders = {name: expert.path for name, expert in self.experts.items()}
+        return output_files(self.tokenizer, self.base.path, folders, self.alignment)
+
+    @property
+    def companions_digest(self) -> str:
+        """Digest of config.json and the companions: with the fingerprints it says what a merge computes."""
+        if self.tokenizer == BASE and self.alignment is None:
+            return companions_digest(self.base.path)
+        state = blake2b(companions_digest(self.base.path).encode(), digest_size=16)
+        for name, content in sorted(self.companion_files().items()):
+            if not name.startswith("LICENSE"):
+                state.update(f"{name}:{len(content)}\n".encode() + content)
+        return state.hexdigest()
+
+    @property
+    def expert_fingerprints(self) -> Sequence[str]:
+        """The experts' content fingerprints, in the order of `names`; computed when one is looked at."""
+        return _Fingerprints(self)
 
 
-def _check_fits(expert: Checkpoint, base: Checkpoint) -> None:
-    """Raises InvalidModel unless both have the same tensors, shapes and kinds of numbers."""
+class _Fingerprints(Sequence[str]):
+    """Most methods never look at a fingerprint, and to know one is to read every byte."""
+
+    def __init__(self, models: ModelSet) -> None:
+        self._models = models
+
+    def __len__(self) -> int:
+        return len(self._models.names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = self._models.fingerprints
+        return [found[f"expert:{name}"] for name in self._models.names][index]
+
+
+def _check_names(expert: Checkpoint, base: Checkpoint) -> None:
+    """Raises InvalidModel unless both have tensors of the same names."""
     mine, theirs = set(expert.names), set(base.names)
     if mine != theirs:
         name = min(mine ^ theirs)
@@ -101,13 +187,16 @@ def _check_fits(expert: Checkpoint, base: Checkpoint) -> None:
             problem += f" (tie_word_embeddings is {here} here and {there} in the base)"
             remedy = "save both with the same tie_word_embeddings"
         raise InvalidModel(expert.key, str(expert.path), problem, remedy)
-    for name in base.names:
-        _check_tensor(name, expert, base)
 
 
-def _check_tensor(name: str, expert: Checkpoint, base: Checkpoint) -> None:
+def _check_tensor(name: str, expert: Checkpoint, base: Checkpoint, alignment: Alignment | None) -> None:
     mine, theirs = expert.entry(name), base.entry(name)
-    if mine.shape != theirs.shape:
+    axis = vocabulary_axis(name, theirs.shape, alignment.ancestor.rows) if alignment else None
+    if axis is not None and len(mine.shape) == len(theirs.shape):
+        same = all(a == b for i, (a, b) in enumerate(zip(mine.shape, theirs.shape, strict=True)) if i != axis)
+    else:
+        same = mine.shape == theirs.shape
+    if not same:
         problem = f"has {name} of shape {list(mine.shape)} where the base has {list(theirs.shape)}"
         remedy = "use fine-tunes of this base"
         if mine.shape[1:] == theirs.shape[1:] and expert.config.get("vocab_size") != base.config.get("vocab_size"):

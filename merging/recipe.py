@@ -6,17 +6,17 @@ places, so that the same merge of the same bytes has the same digest wherever th
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from merging.catalog import Scalar, method
 from merging.errors import InvalidRecipe
+from merging.soundness import check_cover, check_merge, check_override, check_slices, check_span
 
 SCHEMA = "mergesearch/recipe/v1"
 MOST_LAYERS = 10_000  # bounds the work of checking a recipe that nobody would mean
@@ -28,7 +28,34 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class GroupMerge(_Frozen):
+Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=MOST_LAYERS)]]
+Value = Scalar | dict[str, Scalar]
+
+
+class Merge(_Frozen):
+    """A method with its numbers.
+
+    Attributes:
+        parameters: the method's hyper-parameters; those left out have their defaults. Where the catalog says
+            `per_expert`, a value may be given for each expert by name.
+        weights: one weight per expert, by name; empty for a method that takes none.
+    """
+
+    method: str
+    parameters: dict[str, Value] = {}
+    weights: dict[str, float] = {}
+
+    @field_validator("method")
+    @classmethod
+    def _own_name(cls, value: str) -> str:
+        """An alias becomes the method's own name; what is unknown is refused where its key is known."""
+        try:
+            return method(value).name
+        except InvalidRecipe:
+            return value
+
+
+class GroupMerge(Merge):
     """How one group of tensors is merged.
 
     Attributes:
@@ -36,14 +63,36 @@ class GroupMerge(_Frozen):
             (embeddings), the last what follows them (final norm, head).
         modules: which tensors of those layers: `attention`, `mlp`, `other` (the rest: norms, embeddings,
             head), or `all`.
-        weights: one weight per expert, by name; empty for a method that takes none.
     """
 
-    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=MOST_LAYERS)]]
+    layers: Span
     modules: Modules = "all"
-    method: str
-    parameters: dict[str, Scalar] = {}
-    weights: dict[str, float] = {}
+
+
+class Override(Merge):
+    """How tensors are merged that some text in their names sets apart from their group; the first that fits counts.
+
+    Attributes:
+        contains: a part of the name, letter by letter; empty: every name.
+        layers: only in these layers.
+        edge: only what stands before the layers (embeddings) or after them (final norm, head).
+    """
+
+    contains: str = ""
+    layers: Span | None = None
+    edge: Literal["before", "after"] | None = None
+
+
+class Slice(_Frozen):
+    """A run of the result's layers and where they come from: with several, layers are stacked, left out or repeated.
+
+    Attributes:
+        layers: half-open range of the models' layers.
+        sources: another range, of the same length, for single experts by name.
+    """
+
+    layers: Span
+    sources: dict[str, Span] = {}
 
 
 class Recipe(_Frozen):
@@ -54,7 +103,10 @@ class Recipe(_Frozen):
         experts: folder of each expert, by the name that weights use.
         seed: keys every random draw (DARE).
         dtype: what the result is stored in; None: as the base is.
-        groups: cover every layer and module exactly once.
+        tokenizer: whose vocabulary the result has: `base`, an expert's name, or the `union` of all.
+        slices: the result's layers, run after run; empty: the models' layers as they are.
+        groups: cover every layer of the result and every module exactly once.
+        overrides: exceptions by tensor name.
     """
 
     schema_: Literal["mergesearch/recipe/v1"] = Field(alias="schema")
@@ -62,13 +114,25 @@ class Recipe(_Frozen):
     experts: dict[str, str] = Field(min_length=1)
     seed: int = 0
     dtype: DType | None = None
+    tokenizer: str = "base"
+    slices: tuple[Slice, ...] = ()
     groups: tuple[GroupMerge, ...] = Field(min_length=1)
+    overrides: tuple[Override, ...] = ()
 
     @model_validator(mode="after")
-    def _check_groups(self) -> "Recipe":
+    def _check(self) -> "Recipe":
+        experts = tuple(self.experts)
+        if self.tokenizer not in ("base", "union", *experts):
+            remedy = f"use base, union or one of {', '.join(experts)}"
+            raise InvalidRecipe("tokenizer", self.tokenizer, "is no model of this recipe", remedy)
+        check_slices(self.slices, experts, self.layer_count)
         for index, group in enumerate(self.groups):
-            _check_group(group, tuple(self.experts), f"groups[{index}]")
-        _check_cover(self.groups)
+            check_span(group.layers, f"groups[{index}].layers")
+            check_merge(group, experts, f"groups[{index}]")
+        for index, override in enumerate(self.overrides):
+            check_override(override, f"overrides[{index}]", self.layer_count)
+            check_merge(override, experts, f"overrides[{index}]")
+        check_cover(self.groups)
         return self
 
     @property
@@ -91,79 +155,41 @@ class Recipe(_Frozen):
         """
         content = self.model_dump(mode="json", by_alias=True, exclude={"base", "experts"})
         content["groups"].sort(key=lambda group: (group["layers"], group["modules"]))
-        order = sorted(self.experts, key=lambda name: _rank(name, fingerprints, content["groups"]))
-        for group in content["groups"]:
-            given = group["parameters"]
-            row = method(group["method"])
-            group["parameters"] = {p.name: p.check(given.get(p.name, p.default), p.name) for p in row.parameters}
-            group["weights"] = [group["weights"][name] + 0.0 for name in order if group["weights"]]  # -0.0 is 0.0
+        merges = [*content["groups"], *content["overrides"]]
+        order = sorted(self.experts, key=lambda name: _rank(name, fingerprints, merges))
+        for merge in merges:
+            merge["parameters"] = _effective(merge, order)
+            merge["weights"] = [merge["weights"][name] + 0.0 for name in order if merge["weights"]]  # -0.0 is 0.0
+        for part in content["slices"]:
+            part["sources"] = [part["sources"].get(name, part["layers"]) for name in order]
+        if self.tokenizer in self.experts:
+            content["tokenizer"] = order.index(self.tokenizer)
+        for later in ("slices", "overrides", "tokenizer"):  # absent, where they say nothing
+            if content[later] in ([], "base"):
+                del content[later]
         content["models"] = [fingerprints["base"], *(fingerprints[f"expert:{name}"] for name in order)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _rank(name: str, fingerprints: Mapping[str, str], groups: list[dict[str, Any]]) -> tuple[str, list[float]]:
+def _effective(merge: dict[str, Any], order: list[str]) -> dict[str, Any]:
+    """Every parameter of the method, typed; late ones only where they differ from their default."""
+    found: dict[str, Any] = {}
+    for parameter in method(merge["method"]).parameters:
+        given = merge["parameters"].get(parameter.name, parameter.default)
+        if isinstance(given, dict):
+            values = [parameter.check(given.get(name, parameter.default), parameter.name) for name in order]
+            found[parameter.name] = values[0] if len(set(values)) == 1 else values
+        else:
+            found[parameter.name] = parameter.check(given, parameter.name)
+        if parameter.late and found[parameter.name] == parameter.default:
+            del found[parameter.name]
+    return found
+
+
+def _rank(name: str, fingerprints: Mapping[str, str], merges: list[dict[str, Any]]) -> tuple[str, list[float]]:
     """What orders experts in a digest: their content, and between equal contents their weights; never the name."""
-    return fingerprints[f"expert:{name}"], [group["weights"].get(name, 0.0) for group in groups]
-
-
-def _check_group(group: GroupMerge, experts: tuple[str, ...], key: str) -> None:
-    row = method(group.method, f"{key}.method")
-    if group.layers[0] >= group.layers[1]:
-        raise InvalidRecipe(
-            f"{key}.layers", list(group.layers), "holds no layer", "write [first, end), first below end"
-        )
-    fewest, most = row.experts
-    if not fewest <= len(experts) <= most:
-        wants = str(most) if fewest == most else f"{fewest} to {most}"
-        raise InvalidRecipe(
-            f"{key}.method", group.method, f"takes {wants} experts and got {len(experts)}", "choose another method"
-        )
-    for name, value in group.parameters.items():
-        declared = row.parameter(name) if name != "weight" else None
-        if declared is None:
-            known = ", ".join(p.name for p in row.parameters) or "none"
-            raise InvalidRecipe(
-                f"{key}.parameters.{name}", value, f"is no parameter of {row.name}", f"its parameters: {known}"
-            )
-        declared.check(value, f"{key}.parameters.{name}")
-    _check_weights(group, experts, key)
-
-
-def _check_weights(group: GroupMerge, experts: tuple[str, ...], key: str) -> None:
-    row = method(group.method)
-    if row.weight is None:
-        if group.weights:
-            raise InvalidRecipe(f"{key}.weights", group.weights, f"are not used by {row.name}", "leave them out")
-        return
-    for name, weight in group.weights.items():
-        if name not in experts:
-            raise InvalidRecipe(f"{key}.weights", name, "is no expert", f"use {', '.join(experts)}")
-        if not math.isfinite(weight):
-            raise InvalidRecipe(f"{key}.weights.{name}", weight, "is not finite", "use a finite number")
-        row.weight.check(weight, f"{key}.weights.{name}")
-    missing = [name for name in experts if name not in group.weights]
-    if missing:
-        raise InvalidRecipe(f"{key}.weights", missing[0], "has no weight", "give every expert one (0 leaves it out)")
-    if row.normalised and not any(group.weights.values()):
-        raise InvalidRecipe(f"{key}.weights", group.weights, "are all zero", f"{row.name} needs one above zero")
-    if row.weighting == "one_hot" and sum(weight != 0 for weight in group.weights.values()) > 1:
-        problem, remedy = "name more than one expert", f"{row.name} takes one; method linear averages several"
-        raise InvalidRecipe(f"{key}.weights", group.weights, problem, remedy)
-
-
-def _check_cover(groups: tuple[GroupMerge, ...]) -> None:
-    end = max(g.layers[1] for g in groups)
-    for modules in ("attention", "mlp", "other"):
-        covered = [0] * end
-        for group in groups:
-            if group.modules in ("all", modules):
-                for layer in range(*group.layers):
-                    covered[layer] += 1
-        for layer, count in enumerate(covered):
-            if count != 1:
-                problem = "is covered by no group" if not count else f"is covered by {count} groups"
-                raise InvalidRecipe("groups", f"layer {layer} ({modules})", problem, "cover each exactly once")
+    return fingerprints[f"expert:{name}"], [merge["weights"].get(name, 0.0) for merge in merges]
 
 
 def parse_recipe(content: Any) -> Recipe:

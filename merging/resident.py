@@ -9,7 +9,7 @@ from torch import Tensor
 
 from merging.checkpoint import is_derived
 from merging.engine import Engine
-from merging.errors import InvalidModel
+from merging.errors import InvalidModel, InvalidRecipe
 from merging.models import ModelSet
 from merging.placement import stack_source
 from merging.recipe import Recipe
@@ -68,27 +68,30 @@ class ResidentModel:
         Safe against failure: whatever was interrupted is rebuilt by the next call.
 
         Raises:
-            InvalidRecipe: the recipe is for other models.
+            InvalidRecipe: the recipe is for other models, or its slices for a model of other depth.
             NonFiniteCandidate: a merged tensor has NaN or infinity.
         """
         start = time.perf_counter()
-        stale = []
-        for name, plan in self._engine.plans(recipe).items():
+        stale, plans = [], self._engine.plans(recipe)
+        if plans.keys() != self._live.keys():
+            problem = "give the result other layers than the live model has"
+            raise InvalidRecipe("slices", len(recipe.slices), problem, "export the recipe, and evaluate the checkpoint")
+        for name, plan in plans.items():
             if self._holds.get(name) != plan.effect:
                 stale.append((name, plan))
         for name, plan in stale:
             self._holds.pop(name, None)
-            self._engine.merge(name, plan, self._live[name])
+            self._engine.merge(plan, self._live[name])
             self._holds[name] = plan.effect
         if any(tensor.is_cuda for tensor in self._live.values()):
             torch.cuda.synchronize()
-        return Build(time.perf_counter() - start, len(stale), len({id(plan) for _, plan in stale}))
+        return Build(time.perf_counter() - start, len(stale), len({id(plan.merge) for _, plan in stale}))
 
 
 def _check_live(models: ModelSet, live: Mapping[str, Tensor]) -> None:
     filled: dict[tuple[torch.device, int], str] = {}
     for name in models.base.names:
-        shape = models.base.entry(name).shape
+        shape = models.shape(name)
         if name not in live:
             raise _misfit(models, f"has the tensor {name}, which the live model lacks")
         if tuple(live[name].shape) != shape:

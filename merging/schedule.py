@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from merging.errors import InvalidRecipe, InvalidStudy
-from merging.layers import Layer, Layout
-from merging.recipe import Modules, Recipe
+from merging.arrangement import Arrangement, Part
+from merging.errors import InvalidStudy
+from merging.layers import Layer
+from merging.recipe import Modules, Override, Recipe
 
 _SPLIT: tuple[Modules, ...] = ("attention", "mlp", "other")
 
@@ -50,23 +51,33 @@ def group_keys(
     return tuple(GroupKey(span, kind) for span in ranges(layer_count, layers) for kind in kinds)
 
 
-def assign(recipe: Recipe, layout: Layout) -> Mapping[str, int]:
-    """The index in `recipe.groups` of the group that merges each tensor.
-
-    Raises:
-        InvalidRecipe: the recipe is for another number of layers.
-    """
-    if recipe.layer_count != layout.layer_count:
-        problem = f"layers are described, but the models have {layout.layer_count}"
-        remedy = f"make the groups' layers cover [0, {layout.layer_count}) exactly"
-        raise InvalidRecipe("groups", recipe.layer_count, problem, remedy)
+def assign(recipe: Recipe, arrangement: Arrangement) -> Mapping[str, int]:
+    """Which merge makes each tensor: an index into `(*recipe.groups, *recipe.overrides)`."""
     index: dict[tuple[int, str], int] = {}
     for number, group in enumerate(recipe.groups):
         for layer in range(*group.layers):
             for kind in _SPLIT if group.modules == "all" else (group.modules,):
                 index[layer, kind] = number
-    last = layout.layer_count - 1
-    return {name: index[_layer(place.layer, last), place.module] for name, place in layout.places.items()}
+    last = arrangement.layer_count - 1
+    found = {}
+    for name, part in arrangement.parts.items():
+        exception = next((i for i, o in enumerate(recipe.overrides) if _fits(o, part)), None)
+        if exception is not None:
+            found[name] = len(recipe.groups) + exception
+        else:
+            found[name] = index[_layer(part.place.layer, last), part.place.module]
+    return found
+
+
+def _fits(override: Override, part: Part) -> bool:
+    layer = part.place.layer
+    if override.contains not in part.name:
+        return False
+    if override.edge is not None:
+        return layer == override.edge
+    if override.layers is None:
+        return True
+    return isinstance(layer, int) and override.layers[0] <= layer < override.layers[1]
 
 
 def _layer(layer: Layer, last: int) -> int:

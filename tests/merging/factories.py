@@ -74,6 +74,12 @@ def models_of(root: Path, *tensors: dict[str, torch.Tensor]) -> ModelSet:
     return ModelSet.open(base, {chr(ord("a") + i): path for i, path in enumerate(experts)})
 
 
+def takes(method: str, experts: int) -> bool:
+    """Whether the method takes so many experts."""
+    fewest, most = CATALOG[method].experts
+    return fewest <= experts <= most
+
+
 def open_models(root: Path, **how: Any) -> ModelSet:
     """Writes small models under `root` and opens them."""
     return ModelSet.open(*write_models(root, **how))
@@ -84,6 +90,8 @@ def a_group(
 ) -> GroupMerge:
     """A group of the method with uneven weights, or with one expert for a one-hot method."""
     weights: Mapping[str, float] = {}
+    if row.name == "sparse_soup":  # the models here are not pruned, and some elements are 0 by chance
+        parameters = {"mask": "union"} | parameters
     if row.weighting == "one_hot":
         weights = {name: float(i == chosen % len(experts)) for i, name in enumerate(experts)}
     elif row.weight is not None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from merging import engine as engine_module
-from merging.catalog import CATALOG, implementation
-from merging.engine import Engine, Plan, combine_linear, gram_matrix, is_linear
+from merging.arrangement import Part
+from merging.catalog import CATALOG
+from merging.engine import Engine, MergePlan, Plan, combine_linear
 from merging.errors import InvalidRecipe, NonFiniteCandidate
+from merging.layers import Place
 from merging.memo import Memo
 from merging.methods.contract import Parameters, TensorContext
 from merging.models import ModelSet, Stack
+from merging.statistics import column_gram_matrices, gram_matrix, row_gram_matrices
 from tests.merging.factories import a_recipe, models_of, open_models
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -55,15 +57,24 @@ def test_linear_combination(dtype: torch.dtype, stored: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("live", DTYPES)
-def test_chunks_and_threads_do_not_show(
-    dtype: torch.dtype, live: torch.dtype, monkeypatch: pytest.MonkeyPatch, threads: None
-) -> None:
-    stack, coefficients = a_stack(dtype, shape=(401, 503)), [-0.1, 0.3, 0.7, 0.2]
+def test_threads_do_not_show(dtype: torch.dtype, live: torch.dtype, threads: None) -> None:
+    stack, coefficients = a_stack(dtype, shape=(401, 1503)), [-0.1, 0.3, 0.7, 0.2]
     expected = merged(stack, coefficients, dtype, live)
-    for chunk, count in ((1 << 30, 2), (1001, 1), (70001, 2), (1 << 16, 3)):
-        monkeypatch.setattr(engine_module, "_CHUNK", chunk)
+    for count in (1, 2, 3):
         torch.set_num_threads(count)
         assert torch.equal(merged(stack, coefficients, dtype, live), expected)
+
+
+@pytest.mark.parametrize("shape", [(37, 29), (5, 1), (1, 5), (3, 4, 5), (7,)])
+def test_coefficients_may_differ_by_row_or_by_column(shape: tuple[int, ...]) -> None:
+    stack = a_stack(torch.float32, experts=2, shape=shape)
+    models = torch.stack([stack.base, *stack.experts])
+    generator = torch.Generator().manual_seed(3)
+    for of_slice in ((shape[0], *([1] * (len(shape) - 1))), (*([1] * (len(shape) - 1)), shape[-1])):
+        coefficients = torch.rand((3, *of_slice), generator=generator, dtype=torch.float64)
+        out = torch.empty(shape)
+        assert combine_linear(out, stack, coefficients, torch.float32)
+        torch.testing.assert_close(out, (models.double() * coefficients).sum(0).float())
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
@@ -99,6 +110,17 @@ def test_gram_matrix_of_base_and_deltas(monkeypatch: pytest.MonkeyPatch, threads
         assert torch.equal(gram_matrix(stack), found)
 
 
+def test_gram_matrices_of_rows_and_columns() -> None:
+    stack = a_stack(torch.bfloat16, experts=2, shape=(11, 7))
+    for turn, make in ((False, row_gram_matrices), (True, column_gram_matrices)):
+        found = make(stack)
+        for index in range(7 if turn else 11):
+            slices = [x[:, index] if turn else x[index] for x in (stack.base, *stack.experts)]
+            torch.testing.assert_close(found[index], gram_matrix(Stack(slices[0], slices[1:])))
+    vector = a_stack(torch.float32, experts=2, shape=(9,))
+    torch.testing.assert_close(row_gram_matrices(vector)[0], gram_matrix(vector))
+
+
 class Counting:
     """A delta method that halves the update and counts what it is asked."""
 
@@ -113,8 +135,9 @@ class Counting:
         return torch.einsum("t...,t->...", prepared["half"][0], weights)
 
 
-def a_plan(code: Any, weights: tuple[float, ...], density: float = 1.0, seed: int = 0) -> Plan:
-    return Plan("counting", code, {"density": density}, (("density", density), seed), weights, seed, None)
+def a_plan(code: Any, weights: tuple[float, ...], density: float = 1.0, seed: int = 0, name: str = "w") -> Plan:
+    merge = MergePlan("counting", code, {"density": density}, (("density", density), seed), weights, seed, None)
+    return Plan(Part(name, Place(0, "other"), name, (name,) * len(weights)), merge, 1)
 
 
 @pytest.fixture
@@ -127,42 +150,41 @@ def test_delta_method_is_prepared_once_for_all_weights(models: ModelSet) -> None
     code, engine, out = Counting(), Engine(models, memo_bytes=1 << 20), torch.empty(SHAPE)
     base, (first, second) = models.stack("w")
     for weights in ((1.0, 0.0), (0.5, 2.0)):
-        engine.merge("w", a_plan(code, weights), out)
+        engine.merge(a_plan(code, weights), out)
         expected = base + (first - base) * weights[0] / 2 + (second - base) * weights[1] / 2
         torch.testing.assert_close(out, expected)
     assert code.prepared == 1
-    engine.merge("w", a_plan(code, (1.0, 1.0), density=0.5), out)
-    engine.merge("w", a_plan(code, (1.0, 1.0), seed=1), out)
+    engine.merge(a_plan(code, (1.0, 1.0), density=0.5), out)
+    engine.merge(a_plan(code, (1.0, 1.0), seed=1), out)
     assert code.prepared == 3
-    Engine(models).merge("w", a_plan(code, (1.0, 1.0)), out)
+    Engine(models).merge(a_plan(code, (1.0, 1.0)), out)
     assert code.prepared == 4
 
 
 def test_integers_are_the_bases_and_scattered_outputs_are_filled(models: ModelSet) -> None:
     engine, plan = Engine(models), a_plan(Counting(), (1.0, 1.0))
-    engine.merge("n", plan, count := torch.tensor(0))
+    engine.merge(a_plan(Counting(), (1.0, 1.0), name="n"), count := torch.tensor(0))
     assert count == 3
     scattered, dense = torch.empty(SHAPE[1], SHAPE[0]).T, torch.empty(SHAPE)
-    engine.merge("w", plan, scattered)
-    engine.merge("w", plan, dense)
+    engine.merge(plan, scattered)
+    engine.merge(plan, dense)
     assert torch.equal(scattered, dense)
 
 
 def test_non_finite_result_is_named(models: ModelSet) -> None:
     plan = a_plan(Counting(), (1e38, 1e39))
     with pytest.raises(NonFiniteCandidate, match="method counting produced non-finite values in tensor w"):
-        Engine(models).merge("w", plan, torch.empty(SHAPE))
+        Engine(models).merge(plan, torch.empty(SHAPE))
 
 
 @pytest.mark.parametrize("method", CATALOG)
 def test_plans_hold_every_parameter_and_weight(tmp_path: Path, method: str) -> None:
-    models = open_models(tmp_path, experts=2)
+    models = open_models(tmp_path, experts=2 if CATALOG[method].experts[1] > 1 else 1)
     plans = Engine(models).plans(a_recipe(models, method, seed=5))
     assert set(plans) == set(models.base.names)
     for plan in plans.values():
-        assert set(plan.parameters) == {p.name for p in CATALOG[method].parameters}
-        assert len(plan.weights) == 2
-    assert is_linear(implementation(CATALOG[method])) == (method not in ("ties", "dare", "dare_ties", "breadcrumbs"))
+        assert set(plan.merge.parameters) == {p.name for p in CATALOG[method].parameters}
+        assert len(plan.merge.weights) == len(models.names)
 
 
 def test_recipe_for_other_experts_is_refused(tmp_path: Path) -> None:
@@ -174,13 +196,14 @@ def test_recipe_for_other_experts_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", CATALOG)
 def test_threads_do_not_show_in_any_method(tmp_path: Path, method: str, threads: None) -> None:
-    stack = a_stack(torch.bfloat16, experts=2, shape=(257, 301))  # large enough for torch to use its threads
+    experts = 2 if CATALOG[method].experts[1] > 1 else 1
+    stack = a_stack(torch.bfloat16, experts=experts, shape=(257, 301))  # large enough for torch to use its threads
     models = models_of(tmp_path, *({"w": tensor} for tensor in (stack.base, *stack.experts)))
     found = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         plan = Engine(models).plans(a_recipe(models, method, groups=1, dtype="float32"))["w"]
-        Engine(models).merge("w", plan, out := torch.empty(257, 301))
+        Engine(models).merge(plan, out := torch.empty(257, 301))
         found.append(out)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 

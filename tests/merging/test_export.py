@@ -21,9 +21,9 @@ from merging.errors import InvalidRecipe, NonFiniteCandidate, OutputError
 from merging.export import export
 from merging.folder import _host
 from merging.models import ModelSet
-from merging.recipe import Recipe, parse_recipe, resolved
+from merging.recipe import GroupMerge, Override, Recipe, Slice, parse_recipe, resolved
 from merging.resident import ResidentModel
-from tests.merging.factories import a_recipe, models_of, open_models, write_models
+from tests.merging.factories import a_recipe, models_of, open_models, recipe_of, write_models
 
 TOKENS = torch.tensor([[1, 2, 3, 5, 8, 13]])
 
@@ -236,15 +236,44 @@ def test_a_killed_export_is_cleared_away_by_the_next(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models, copy = open_models(tmp_path), export_module._copy_companions
+    models, write = open_models(tmp_path), export_module._write_weights
 
-    def slow(base: Path, folder: Path) -> None:
-        copy(base, folder)
+    def slow(engine: Any, plans: Any, folder: Path) -> None:
+        write(engine, plans, folder)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "theirs").touch()
 
-    monkeypatch.setattr(export_module, "_copy_companions", slow)
+    monkeypatch.setattr(export_module, "_write_weights", slow)
     with pytest.raises(OutputError, match="exists; choose another folder"):
         export(a_recipe(models), models, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["theirs"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_stacked_layers_make_a_deeper_model_that_loads(tmp_path: Path) -> None:
+    models = open_models(tmp_path, experts=2)
+    one = {"add": 1.0, "sort": 0.0}
+    groups = (GroupMerge(layers=(0, 6), method="passthrough", weights=one),)
+    recipe = recipe_of(models, groups, slices=(Slice(layers=(0, 3)), Slice(layers=(1, 4))))
+    export(recipe, models, tmp_path / "out")
+    stacked = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    source = AutoModelForCausalLM.from_pretrained(tmp_path / "add")
+    assert stacked.config.num_hidden_layers == len(stacked.model.layers) == 6
+    for layer, origin in zip(stacked.model.layers, (0, 1, 2, 1, 2, 3), strict=True):
+        for name, tensor in layer.state_dict().items():
+            assert torch.equal(tensor, source.model.layers[origin].state_dict()[name])
+
+
+def test_overrides_and_numbers_of_each_expert_reach_the_weights(tmp_path: Path) -> None:
+    models = open_models(tmp_path, experts=2)
+    weights = {"add": 1.0, "sort": 1.0}
+    group = GroupMerge(
+        layers=(0, 4), method="ties", parameters={"density": {"add": 1.0, "sort": 1e-6}}, weights=weights
+    )
+    norm = Override(contains="norm", method="passthrough", weights={"add": 0.0, "sort": 1.0})
+    export(recipe_of(models, (group,), overrides=(norm,)), models, tmp_path / "out")
+    merged = load_file(tmp_path / "out" / SINGLE)
+    add = models.stack("model.layers.1.mlp.up_proj.weight").experts[0]
+    changed = (merged["model.layers.1.mlp.up_proj.weight"] - add).abs() > 1e-6
+    assert int(changed.sum()) <= 1  # of `sort` one element is left
+    assert torch.equal(merged["model.norm.weight"], models.stack("model.norm.weight").experts[1])

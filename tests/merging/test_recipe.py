@@ -161,7 +161,7 @@ REFUSED: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     ),
     (
         group(3, parameters={"density": 0.5}),
-        "parameters.density: 0.5 is no parameter of layer_swap; its parameters: none",
+        "parameters.density: 0.5 is no parameter of layer_swap; its parameters: scale",
     ),
     (group(0, parameters={"weight": 0.5}), "parameters.weight: 0.5 is no parameter of ties"),
     (group(0, parameters={"density": 0.0}), r"parameters.density: 0.0 is out of range; use a value in \[1e-06, 1\]"),

@@ -16,7 +16,7 @@ from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
-from tests.merging.factories import a_group, a_recipe, models_of, open_models, recipe_of, tiny_llama
+from tests.merging.factories import a_group, a_recipe, models_of, open_models, recipe_of, takes, tiny_llama
 
 
 def exported(recipe: Recipe, models: ModelSet, to: Path) -> dict[str, Tensor]:
@@ -32,10 +32,11 @@ def assert_holds(live: Any, expected: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_same_bits_as_export(tmp_path: Path, dtype: torch.dtype) -> None:
-    models = open_models(tmp_path, dtype=dtype, experts=2)
-    live = tiny_llama(9, dtype=dtype)
-    resident = ResidentModel(models, live_tensors(live, models.base.names))
+    both, live = open_models(tmp_path, dtype=dtype, experts=2), tiny_llama(9, dtype=dtype)
+    alone = ModelSet.open(both.base.path, {"add": both.experts["add"].path})
+    of_both, of_one = (ResidentModel(models, live_tensors(live, both.base.names)) for models in (both, alone))
     for method in CATALOG:
+        models, resident = (both, of_both) if takes(method, 2) else (alone, of_one)
         recipe = a_recipe(models, method, seed=3)
         assert resident.apply(recipe).tensors == len(models.base.names)
         assert_holds(live, exported(recipe, models, tmp_path / f"out_{method}"))

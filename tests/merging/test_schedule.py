@@ -1,14 +1,15 @@
 """Ranges cover all layers once, groups cover all tensors once, and the ends go to the first and last range."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from merging.arrangement import arrange
 from merging.errors import InvalidInput, InvalidRecipe
 from merging.layers import layout
-from merging.recipe import SCHEMA, GroupMerge, Recipe
+from merging.recipe import SCHEMA, GroupMerge, Override, Recipe
 from merging.schedule import GroupKey, assign, group_keys, ranges
 
 NAMES = [
@@ -56,7 +57,7 @@ def test_every_tensor_has_the_group_of_its_layer(
 ) -> None:
     keys = group_keys(4, layers, modules)
     places = layout(NAMES, {})
-    found = assign(recipe(keys), places)
+    found = assign(recipe(keys), arrange(recipe(keys), places, ["a"]))
     assert set(found) == set(NAMES)
     for name, index in found.items():
         place, key = places.places[name], keys[index]
@@ -67,4 +68,28 @@ def test_every_tensor_has_the_group_of_its_layer(
 
 def test_recipe_for_another_depth_is_refused() -> None:
     with pytest.raises(InvalidRecipe, match=r"groups: 3 layers are described, but the models have 4; make .*\[0, 4\)"):
-        assign(recipe(group_keys(3, 1, "together")), layout(NAMES, {}))
+        arrange(recipe(group_keys(3, 1, "together")), layout(NAMES, {}), ["a"])
+
+
+def exceptions(*overrides: Override) -> dict[str, int]:
+    """What each tensor's merge is, with one group and these exceptions."""
+    made = recipe(group_keys(4, 1, "together")).model_copy(update={"overrides": overrides})
+    return dict(assign(made, arrange(made, layout(NAMES, {}), ["a"])))
+
+
+def an_override(**fields: Any) -> Override:
+    return Override(method="linear", weights={"a": 1.0}, **fields)
+
+
+def test_the_first_exception_that_fits_a_name_wins() -> None:
+    found = exceptions(an_override(contains="q_proj"), an_override(contains="layers.1"), an_override(contains="q_"))
+    assert found["model.layers.1.self_attn.q_proj.weight"] == 1
+    assert found["model.layers.1.mlp.up_proj.weight"] == 2
+    assert found["model.layers.2.mlp.up_proj.weight"] == 0
+
+
+def test_exceptions_hold_within_layers_or_at_an_edge() -> None:
+    found = exceptions(an_override(layers=(1, 3), contains="mlp"), an_override(edge="after"))
+    assert [found[f"model.layers.{i}.mlp.up_proj.weight"] for i in range(4)] == [0, 1, 1, 0]
+    assert found["model.norm.weight"] == found["lm_head.weight"] == 2
+    assert found["model.embed_tokens.weight"] == 0
