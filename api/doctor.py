@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from api.findings import Finding, State
+from api.output import print_json, screen
 from api.places import require_writable
 from api.service.checkup import check_up, is_configured
 from db.schema import current, head
 from db.session import make_engine, sqlite_url
 from db.store import FILE
-from merging.errors import MergesearchError
+from merging.errors import InvalidInput, MergesearchError
 
 LOW_DISK_BYTES = 5 * 10**9
 
@@ -41,6 +43,40 @@ def examine(study: Path | None, home: Path) -> tuple[Finding, ...]:
         except MergesearchError as error:
             found.append(Finding(what, "bad", str(error)))
     return tuple(found)
+
+
+def run_checks(studies: Sequence[Path], home: Path, *, as_json: bool) -> bool:
+    """Look at everything and print it.
+
+    Args:
+        studies: at most one study file.
+
+    Returns:
+        whether nothing is bad.
+    """
+    if len(studies) > 1:
+        raise InvalidInput("doctor", str(studies[1]), "is one too many", "name one study file, or add --models")
+    findings = examine(studies[0] if studies else None, home)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        show(findings, screen())
+    return all(finding.state != "bad" for finding in findings)
+
+
+def run_models(paths: Sequence[Path], study: Path | None, html: Path | None, *, as_json: bool) -> bool:
+    """Measure the models named, or those of a study, and print what was found.
+
+    Returns:
+        whether nothing is bad.
+    """
+    from api.diagnosis.asking import run_diagnosis
+    from api.diagnosis.naming import named_models, study_models
+
+    if study is not None and paths:
+        raise InvalidInput("--study", str(study), "names the models already", "leave out the folders, or --study")
+    chosen = named_models(paths) if study is None else study_models(study)
+    return run_diagnosis(chosen, html, as_json=as_json)
 
 
 def show(findings: tuple[Finding, ...], console: Console) -> None:
