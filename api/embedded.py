@@ -15,7 +15,6 @@ from db.store import Store
 from evaluation.live import check_loads
 from evaluation.result import Part
 from evaluation.suite import Suite
-from merging.companions import companions_digest
 from merging.errors import Conflict, InvalidStudy
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
@@ -93,7 +92,8 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         InvalidInput: a model, a task or a setting cannot work.
     """
     experts = {e.name: Path(e.path) for e in spec.models.experts}
-    models = ModelSet.open(Path(spec.models.base), experts, cache=cache)
+    where = {"tokenizer": spec.models.tokenizer, "tokenizer_key": "models.tokenizer"}
+    models = ModelSet.open(Path(spec.models.base), experts, cache=cache, **where)
     layer_count = models.layout.layer_count
     space = make_space(spec, layer_count)
     begin = starts(space)
@@ -109,7 +109,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     check_loads(Path(spec.models.base), models.base.names)
     setup = {
         "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
-        "companions": companions_digest(models.base.path),
+        "companions": models.companions_digest,
         "layer_count": layer_count,
         "split_key": split_key(spec),
         "suite_digest": suite.digest,

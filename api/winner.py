@@ -7,7 +7,6 @@ from api.card import model_card
 from api.choice import chosen_trial
 from db.records import Evaluation, Study, Trial
 from db.store import Store
-from merging.companions import companions_digest
 from merging.errors import Conflict, InvalidRecipe
 from merging.export import export
 from merging.models import ModelSet
@@ -28,8 +27,9 @@ def export_trial(store: Store, study: Study, trial: Trial, to: Path, *, stays: b
     assert trial.evaluation_id is not None, "a complete trial was evaluated"
     evaluation = store.evaluations.get(trial.evaluation_id)
     recipe = evaluation.recipe
-    models = ModelSet.open(Path(recipe.base), {n: Path(p) for n, p in recipe.experts.items()}, cache=store.fingerprints)
-    now = {"fingerprints": dict(models.fingerprints), "companions": companions_digest(models.base.path)}
+    experts = {name: Path(place) for name, place in recipe.experts.items()}
+    models = ModelSet.open(Path(recipe.base), experts, cache=store.fingerprints, tokenizer=recipe.tokenizer)
+    now = {"fingerprints": dict(models.fingerprints), "companions": models.companions_digest}
     if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
     export(recipe, models, to, _extras(store, study, trial, evaluation, to if stays else None))

@@ -7,7 +7,7 @@ values it encodes. A parameter is asked for only where it exists: under the meth
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from merging.catalog import CATALOG, Method, Parameter, Scalar
@@ -44,7 +44,14 @@ Pick = Callable[[Dimension], Scalar]
 
 @dataclass(frozen=True)
 class Space:
-    """Everything a study may try."""
+    """Everything a study may try.
+
+    Attributes:
+        per_group: whether each group has a method of its own.
+        fixed: `method.parameter` -> the value it has in every recipe.
+        knots: numbers are asked for at so many places along the layers, and each group lies between two; None: each
+            group has its own.
+    """
 
     base: str
     experts: Mapping[str, str]
@@ -54,6 +61,9 @@ class Space:
     bounds: Mapping[str, tuple[float, float]]
     seed: int
     dtype: DType | None
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    knots: int | None = None
+    tokenizer: str = "base"
 
     def walk(self, pick: Pick) -> Recipe:
         """The recipe whose every value `pick` was asked for.
@@ -77,7 +87,13 @@ class Space:
     def recipe(self, groups: tuple[GroupMerge, ...]) -> Recipe:
         """A recipe over this study's models."""
         return Recipe(
-            schema_=SCHEMA, base=self.base, experts=dict(self.experts), seed=self.seed, dtype=self.dtype, groups=groups
+            schema_=SCHEMA,
+            base=self.base,
+            experts=dict(self.experts),
+            seed=self.seed,
+            dtype=self.dtype,
+            tokenizer=self.tokenizer,
+            groups=groups,
         )
 
     def uniform(self, method: str, weights: Mapping[str, float], parameters: Mapping[str, Scalar]) -> Recipe:
@@ -87,20 +103,27 @@ class Space:
         return self.recipe((group,))
 
     def _group(self, key: GroupKey, pick: Pick) -> GroupMerge:
-        label = f"@{_label(key)}" if len(self.groups) > 1 else ""
-        row = self._method(label if self.per_group else "", pick)
+        places = self._places(key)
+        row = self._method(places.nearest if self.per_group else "", pick)
         parameters: dict[str, Scalar] = {}
         for parameter in row.parameters:
-            place = "" if parameter.scope == "study" else label
-            name = f"{row.name}.{parameter.name}{place}"
-            parameters[parameter.name] = self._value(row, parameter, "parameter", name, "", pick)
+            found = places if parameter.scope == "group" else Places("")
+            name = f"{row.name}.{parameter.name}"
+            parameters[parameter.name] = self._value(row, parameter, Asked("parameter", name), found, pick)
+        weights = self._weights(row, places, pick)
         return GroupMerge(
-            layers=key.layers,
-            modules=key.modules,
-            method=row.name,
-            parameters=parameters,
-            weights=self._weights(row, label, pick),
+            layers=key.layers, modules=key.modules, method=row.name, parameters=dict(parameters), weights=weights
         )
+
+    def _places(self, key: GroupKey) -> "Places":
+        """Where the group's numbers are asked for."""
+        if self.knots is None:
+            return Places(f"@{_label(key)}" if len(self.groups) > 1 else "")
+        last = max(g.layers[1] for g in self.groups) - 1
+        along = (self.knots - 1) * key.layers[0] / last if last else 0.0
+        first = min(int(along), self.knots - 2)
+        part = "" if key.modules == "all" else f".{key.modules}"
+        return Places(f"@knot{first}{part}", f"@knot{first + 1}{part}", along - first)
 
     def _method(self, label: str, pick: Pick) -> Method:
         if len(self.methods) == 1:
@@ -109,47 +132,77 @@ class Space:
         chosen = pick(Dimension(f"method{label}", "method", "choice", choices=names))
         return CATALOG[str(chosen)]
 
-    def _weights(self, row: Method, label: str, pick: Pick) -> dict[str, float]:
+    def _weights(self, row: Method, places: "Places", pick: Pick) -> dict[str, float]:
         if row.weight is None:
             return {}
         names = tuple(self.experts)
+        if row.weighting == "order":
+            return {name: float(position) for position, name in enumerate(names, 1)}
         if row.weighting == "one_hot":
-            source = pick(Dimension(f"{row.name}.source{label}", "source", "choice", choices=names, method=row.name))
+            dimension = f"{row.name}.source{places.nearest}"
+            source = pick(Dimension(dimension, "source", "choice", choices=names, method=row.name))
             return {name: float(name == source) for name in names}
         return {
-            name: float(self._value(row, row.weight, "weight", f"{row.name}.weight[{name}]{label}", name, pick))
+            name: float(self._value(row, row.weight, Asked("weight", f"{row.name}.weight[{name}]", name), places, pick))
             for name in names
         }
 
-    def _value(
-        self,
-        row: Method,
-        parameter: Parameter,
-        role: Literal["weight", "parameter"],
-        name: str,
-        expert: str,
-        pick: Pick,
-    ) -> Scalar:
-        bounds = self.bounds.get(f"{row.name}.{parameter.name}")
+    def _value(self, row: Method, parameter: Parameter, asked: "Asked", places: "Places", pick: Pick) -> Scalar:
+        key = f"{row.name}.{parameter.name}"
+        bounds = self.bounds.get(key)
+        if key in self.fixed:
+            return parameter.check(self.fixed[key], f"space.fixed.{key}")
         if bounds is None and not parameter.searched:
             return parameter.default
         low, high = bounds or (parameter.low, parameter.high)
-        if parameter.kind in ("float", "int") and low == high:
+        numeric = parameter.kind in ("float", "int")
+        if numeric and low == high:
             return int(low) if parameter.kind == "int" else low
-        return pick(
-            Dimension(
-                name,
-                role,
-                parameter.kind,
-                low,
-                high,
-                parameter.log,
-                parameter.choices,
-                method=row.name,
-                parameter=parameter.name,
-                expert=expert,
-            )
-        )
+
+        def at(place: str) -> Scalar:
+            name = f"{asked.name}{place}"
+            kind, span = parameter.kind, (low, high, parameter.log, parameter.choices)
+            return pick(Dimension(name, asked.role, kind, *span, row.name, parameter.name, asked.expert))
+
+        if places.second is None or not numeric:
+            return at(places.nearest)
+        value = _between(float(at(places.first)), float(at(places.second)), places.share, parameter.log)
+        return round(value) if parameter.kind == "int" else min(max(value, low), high)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a group's numbers are asked for: at one place, or at two it lies between.
+
+    Attributes:
+        first, second: what a dimension's name says of the place.
+        share: how far the group lies toward the second.
+    """
+
+    first: str
+    second: str | None = None
+    share: float = 0.0
+
+    @property
+    def nearest(self) -> str:
+        """The place of what cannot lie between two."""
+        return self.first if self.second is None or self.share <= 0.5 else self.second
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a value is for."""
+
+    role: Literal["weight", "parameter"]
+    name: str
+    expert: str = ""
+
+
+def _between(first: float, second: float, share: float, log: bool) -> float:
+    """On the line between two numbers, or on that between their logarithms; equal ones give themselves."""
+    if log and first > 0 and second > 0:
+        return float(first * (second / first) ** share)
+    return first + (second - first) * share
 
 
 def _label(key: GroupKey) -> str:
@@ -168,12 +221,15 @@ def make_space(spec: StudySpec, layer_count: int) -> Space:
     return Space(
         base=spec.models.base,
         experts={e.name: e.path for e in spec.models.experts},
-        groups=group_keys(layer_count, spec.space.layers, spec.space.modules),
+        groups=group_keys(layer_count, "each" if spec.space.gradient else spec.space.layers, spec.space.modules),
         methods=tuple(CATALOG[name] for name in spec.space.method_names),
         per_group=spec.space.choose == "per_group",
         bounds=spec.space.bounds,
         seed=spec.search.seed,
         dtype=spec.dtype,
+        fixed=spec.space.fixed,
+        knots=spec.space.gradient,
+        tokenizer=spec.models.tokenizer,
     )
 
 

@@ -80,7 +80,7 @@ def _defaults(space: Space, row: Method) -> Start | None:
     if row.weighting == "one_hot":
         return None
     share = 1.0 / len(space.experts)
-    values = {p.name: p.default for p in row.parameters}
+    values = {p.name: space.fixed.get(f"{row.name}.{p.name}", p.default) for p in row.parameters}
     return _inside(space, f"default:{row.name}", row, dict.fromkeys(space.experts, share), values)
 
 
@@ -115,7 +115,7 @@ def _inside(
         return None
     # a value the space holds fixed was not asked for: see whether it is the wanted one
     reached = all(
-        group.parameters[name] == value and group.weights == dict(weights)
+        group.parameters[name] == value and (row.weighting in ("none", "order") or group.weights == dict(weights))
         for group in recipe.groups
         for name, value in wanted.items()
     )

@@ -4,7 +4,6 @@ Reading it checks everything that can be known without opening models or tasks. 
 one message that names the key, the value and the remedy.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from db.records import DEFAULT_POOL, POOL
 from evaluation.spec import EvaluationSpec
-from merging.catalog import CATALOG, method, recommended
-from merging.errors import InvalidInput, InvalidStudy
+from merging.errors import InvalidStudy
 from merging.recipe import DType
+from search.spacespec import SpaceSpec, check_space, near
 
 SCHEMA = "mergesearch/study/v1"
 StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
@@ -38,10 +37,15 @@ class ExpertSpec(_Frozen):
 
 
 class ModelsSpec(_Frozen):
-    """The models: folders, relative to the study file or absolute."""
+    """The models: folders, relative to the study file or absolute.
+
+    Attributes:
+        tokenizer: whose vocabulary the merges have: `base`, `union`, or an expert's name.
+    """
 
     base: str = Field(min_length=1)
     experts: tuple[ExpertSpec, ...] = Field(min_length=1)
+    tokenizer: str = "base"
 
     @field_validator("experts", mode="before")
     @classmethod
@@ -49,29 +53,6 @@ class ModelsSpec(_Frozen):
         if not isinstance(value, list | tuple):
             return value
         return [_named(expert) for expert in value]
-
-
-class SpaceSpec(_Frozen):
-    """What may be varied.
-
-    Attributes:
-        methods: the choices; None: the catalog's recommended set.
-        choose: whether one method is chosen for the study or one for each group.
-        layers: number of layer ranges with coefficients of their own, or "each".
-        modules: whether attention, mlp and the rest share coefficients.
-        bounds: `method.parameter` -> [low, high], instead of the catalog's range.
-    """
-
-    methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    choose: Literal["per_study", "per_group"] = "per_study"
-    layers: Annotated[int, Field(ge=1)] | Literal["each"] = 1
-    modules: Literal["together", "split"] = "together"
-    bounds: dict[str, tuple[float, float]] = {}
-
-    @property
-    def method_names(self) -> tuple[str, ...]:
-        """The methods to choose from."""
-        return self.methods or recommended()
 
 
 class SearchSpec(_Frozen):
@@ -112,7 +93,7 @@ class StudySpec(_Frozen):
             expert.model_copy(update={"path": place(f"models.experts[{index}].path", expert.path)})
             for index, expert in enumerate(self.models.experts)
         )
-        models = ModelsSpec(base=place("models.base", self.models.base), experts=experts)
+        models = self.models.model_copy(update={"base": place("models.base", self.models.base), "experts": experts})
         include = self.evaluation.include_path
         moved = None if include is None else place("evaluation.include_path", include)
         evaluation = self.evaluation.model_copy(update={"include_path": moved})
@@ -128,6 +109,11 @@ class StudySpec(_Frozen):
         for key in ("trials", "parallel", "pool"):
             del content["search"][key]
         del content["evaluation"]["batch_size"]
+        for later in ("gradient", "fixed"):  # as studies are remembered that were created before these keys
+            if not content["space"][later]:
+                del content["space"][later]
+        if content["models"]["tokenizer"] == "base":
+            del content["models"]["tokenizer"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -180,7 +166,7 @@ def parse_study(content: Any) -> StudySpec:
     except ValidationError as error:
         raise _translate(error) from error
     _check_names(spec)
-    _check_space(spec)
+    check_space(spec.space, len(spec.models.experts))
     return spec
 
 
@@ -214,52 +200,15 @@ def _check_names(spec: StudySpec) -> None:
             raise InvalidStudy(
                 f"models.experts[{index}].name", name, "names two experts", "give one of them another `name`"
             )
+    if spec.models.tokenizer not in ("base", "union", *names):
+        remedy = f"use base, union or one of {', '.join(names)}"
+        raise InvalidStudy("models.tokenizer", spec.models.tokenizer, "is no model of this study", remedy)
     tasks = [t.name for t in spec.evaluation.tasks]
     for index, name in enumerate(tasks):
         if name in tasks[:index]:
             raise InvalidStudy(f"evaluation.tasks[{index}].name", name, "is listed twice", "list each task once")
     if not any(t.weight > 0 for t in spec.evaluation.tasks):
         raise InvalidStudy("evaluation.tasks", None, "all have weight 0", "give at least one task a weight above 0")
-
-
-def _check_space(spec: StudySpec) -> None:
-    count = len(spec.models.experts)
-    names = spec.space.method_names
-    for index, name in enumerate(names):
-        key = f"space.methods[{index}]"
-        try:
-            row = method(name, key)
-        except InvalidInput as error:
-            raise InvalidStudy(key, name, error.problem, _near(name, CATALOG)) from error
-        if name in names[:index]:
-            raise InvalidStudy(key, name, "is listed twice", "list each method once")
-        if not row.experts[0] <= count <= row.experts[1]:
-            wants = f"{row.experts[0]} to {row.experts[1]} experts"
-            raise InvalidStudy(key, name, f"takes {wants}, and the study has {count}", "leave the method out")
-    for key, (low, high) in spec.space.bounds.items():
-        _check_bound(f"space.bounds.{key}", key, low, high, names)
-
-
-def _check_bound(place: str, key: str, low: float, high: float, names: tuple[str, ...]) -> None:
-    method_name, _, parameter_name = key.partition(".")
-    if method_name not in names:
-        raise InvalidStudy(place, key, "names no method of this study", f"use one of {', '.join(names)}")
-    row = CATALOG[method_name]
-    parameter = row.parameter(parameter_name)
-    weight = None if row.weighting == "one_hot" else row.weight  # one-hot weights are a choice of experts
-    if parameter is None or parameter.kind in ("bool", "choice") or (parameter is row.weight and weight is None):
-        known = [p.name for p in (weight, *row.parameters) if p and p.kind in ("float", "int")] or ["none"]
-        raise InvalidStudy(place, key, "names no numeric parameter", f"those of {method_name}: {', '.join(known)}")
-    if not low <= high:
-        raise InvalidStudy(place, [low, high], "is no range", "write [low, high] with low <= high")
-    if low < parameter.minimum or high > parameter.maximum or (parameter.log and low <= 0):
-        lowest = f"[{parameter.minimum:g}, {parameter.maximum:g}]"
-        raise InvalidStudy(place, [low, high], "is impossible", f"stay within {lowest}")
-
-
-def _near(value: str, known: Any) -> str:
-    near = difflib.get_close_matches(value, list(known), n=1)
-    return f"did you mean {near[0]!r}? known: {', '.join(known)}" if near else f"use one of {', '.join(known)}"
 
 
 # a union's branch names end the path; they mean nothing to the user
@@ -275,7 +224,7 @@ def _translate(error: ValidationError) -> InvalidStudy:
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     if first["type"] == "extra_forbidden":
         known = _known_keys(parts[:-1])
-        return InvalidStudy(key, first["input"], "is an unknown key", _near(str(parts[-1]), known))
+        return InvalidStudy(key, first["input"], "is an unknown key", near(str(parts[-1]), known))
     if first["type"] == "missing":
         return InvalidStudy(key, None, "is missing", "add it")
     if first["type"] == "too_short":

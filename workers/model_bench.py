@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -17,10 +18,10 @@ from evaluation.result import Part, TaskScore
 from evaluation.scorer import NonFiniteScore, Scorer
 from evaluation.spec import EvaluationSpec
 from evaluation.suite import Suite
-from merging.companions import companions_digest
-from merging.errors import Conflict, NonFiniteCandidate
+from merging.errors import Conflict, InvalidRecipe, NonFiniteCandidate
+from merging.export import export
 from merging.models import ModelSet
-from merging.recipe import Recipe
+from merging.recipe import SCHEMA, GroupMerge, Recipe
 from merging.resident import ResidentModel
 from workers.benches import DeviceLost, Impossible, Progress
 from workers.host import memory
@@ -39,7 +40,8 @@ class Resident:
 
     def __init__(self, study: Study, store: Store, device: str) -> None:
         models = _open(study, store)
-        self.live, self.tokenizer = load_live(models.base.path, device, study.spec["dtype"])
+        with _frame(models) as folder:
+            self.live, self.tokenizer = load_live(folder, device, study.spec["dtype"])
         self.model = ResidentModel(models, live_tensors(self.live, models.base.names))
         self.scorers: dict[int, Scorer] = {}  # by study
 
@@ -137,12 +139,29 @@ class ModelBenches:
             torch.cuda.empty_cache()
 
 
+@contextmanager
+def _frame(models: ModelSet) -> Iterator[Path]:
+    """A folder whose model has the candidates' shapes and tokenizer: the base's, else that of any merge."""
+    if models.tokenizer == "base":
+        yield models.base.path
+        return
+    whole = GroupMerge(layers=(0, models.layout.layer_count), method="uniform")
+    places = {name: str(expert.path) for name, expert in models.experts.items()}
+    base = str(models.base.path)
+    recipe = Recipe(schema_=SCHEMA, base=base, experts=places, tokenizer=models.tokenizer, groups=(whole,))
+    with TemporaryDirectory(prefix="mergesearch-") as folder:
+        export(recipe, models, Path(folder) / "frame")
+        yield Path(folder) / "frame"
+
+
 def _open(study: Study, store: Store) -> ModelSet:
     """The study's models, seen to be what they were when it was created."""
     places = study.spec["models"]
     base, experts = Path(places["base"]), {e["name"]: Path(e["path"]) for e in places["experts"]}
-    models = ModelSet.open(base, experts, cache=store.fingerprints)
-    if models.fingerprints != study.setup["fingerprints"] or companions_digest(base) != study.setup["companions"]:
+    tokenizer = places.get("tokenizer", "base")  # studies of an earlier version do not say
+    models = ModelSet.open(base, experts, cache=store.fingerprints, tokenizer=tokenizer)
+    now = models.fingerprints, models.companions_digest
+    if now != (study.setup["fingerprints"], study.setup["companions"]):
         raise Conflict(f"the models of study {study.name!r} have changed since it began; give it a new name")
     return models
 
@@ -152,7 +171,7 @@ def _translated() -> Iterator[None]:
     """Turns torch's and the scorer's errors into those a worker knows without loading torch."""
     try:
         yield
-    except (NonFiniteCandidate, NonFiniteScore) as error:
+    except (NonFiniteCandidate, NonFiniteScore, InvalidRecipe) as error:
         raise Impossible(str(error)) from error
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()

@@ -127,8 +127,8 @@ def _ability(group: GroupMerge, task: str) -> float:
     """High near the task's favourite coefficients, and falling smoothly away from them."""
     far = sum((weight - _between(0.2, 0.8, task, name)) ** 2 for name, weight in group.weights.items())
     for name, value in group.parameters.items():
-        if isinstance(value, bool | str):
-            far += _between(0.0, 0.1, task, group.method, name, value)
+        if isinstance(value, bool | str | dict):
+            far += _between(0.0, 0.1, task, group.method, name, str(value))
         else:
             far += 0.1 * math.tanh(value - _between(0.2, 0.8, task, name)) ** 2
     return 2.0 - _between(0.0, 0.5, task, group.method) - 2.0 * far / (1.0 + far)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from merging.catalog import CATALOG
 from merging.errors import InvalidRecipe
-from search.space import Dimension, dimensions, middle
+from search.space import Dimension, Space, dimensions, middle
 from search.starts import UNIFORM, starts
 from tests.search.factories import LAYERS, space_of
 
@@ -131,3 +131,41 @@ def test_the_same_merge_is_no_two_starts() -> None:
 def test_a_study_of_one_expert_has_no_soup() -> None:
     space = space_of(models={"base": "base", "experts": ["only"]})
     assert [s.origin for s in starts(space)] == ["expert:only"]
+
+
+def gradient(knots: int = 3, **space: object) -> Space:
+    return space_of(space={"gradient": knots, **space})
+
+
+def test_a_gradient_asks_at_its_knots_and_gives_every_layer_what_lies_between() -> None:
+    space = gradient()
+    assert names(space={"gradient": 3}) == [f"task_arithmetic.weight[{e}]@knot{k}" for e in "abc" for k in (0, 1)] + [
+        f"task_arithmetic.weight[{e}]@knot2" for e in "abc"
+    ]
+    values = {"knot0": 0.0, "knot1": 0.6, "knot2": 0.3}
+    recipe = space.walk(lambda d: values[d.name.partition("@")[2]])
+    assert [g.layers for g in recipe.groups] == [(i, i + 1) for i in range(LAYERS)]
+    # four layers at 0, ⅔, 4/3 and 2 of the way between knots 0, 1 and 2
+    assert [g.weights["a"] for g in recipe.groups] == pytest.approx([0.0, 0.4, 0.5, 0.3])
+
+
+def test_a_gradient_splits_modules_and_chooses_experts_at_the_nearest_knot() -> None:
+    split = [d.name for d in dimensions(gradient(2, modules="split"))]
+    assert len(split) == 2 * 3 * 3 and "task_arithmetic.weight[b]@knot1.mlp" in split
+    space = gradient(2, methods=["layer_swap"])
+    recipe = space.walk(lambda d: "a" if d.name.endswith("knot0") else "c")
+    assert [max(g.weights, key=lambda name: g.weights[name]) for g in recipe.groups] == ["a", "a", "c", "c"]
+
+
+def test_equal_knots_are_one_value_exactly_and_a_start_lies_in_the_space() -> None:
+    recipe = gradient().walk(lambda d: 0.1)
+    assert {g.weights["b"] for g in recipe.groups} == {0.1}
+    assert {s.origin for s in starts(gradient()) if s.params} >= {UNIFORM, "expert:a"}
+
+
+def test_a_fixed_value_is_held_and_not_asked_for() -> None:
+    space = space_of(space={"methods": ["ties"], "fixed": {"ties.scope": "model", "ties.density": 0.25}})
+    assert [d.parameter for d in dimensions(space)].count("density") == 0
+    parameters = space.walk(middle).groups[0].parameters
+    assert (parameters["scope"], parameters["density"]) == ("model", 0.25)
+    assert any(s.origin == "default:ties" for s in starts(space))

@@ -54,6 +54,12 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"space": {"methods": ["slerp"]}}, ["space.methods[0]", "slerp", "3"]),
     ({"space": {"layers": 0}}, ["space.layers", "0"]),
     ({"space": {"layers": "all"}}, ["space.layers", "all"]),
+    ({"space": {"fixed": {"ties.scope": "row"}}}, ["space.fixed.ties.scope", "names no method", "task_arithmetic"]),
+    ({"space": {"methods": ["ties"], "fixed": {"ties.weight": 1.0}}}, ["names no parameter of ties", "density"]),
+    ({"space": {"methods": ["ties"], "fixed": {"ties.scope": "column"}}}, ["'column' is not a choice", "'row'"]),
+    ({"space": {"gradient": 3, "layers": 2}}, ["space.layers", "2", "space.gradient"]),
+    ({"space": {"gradient": 1}}, ["space.gradient", "1", "greater than or equal to 2"]),
+    ({"space": {"methods": ["layer_swap", "passthrough"]}}, ["passthrough", "listed twice"]),
     ({"space": {"bounds": {"ties.weight": [0, 1]}}}, ["space.bounds.ties.weight", "task_arithmetic"]),
     ({"space": {"bounds": {"task_arithmetic.wait": [0, 1]}}}, ["task_arithmetic.wait", "weight"]),
     (
@@ -63,7 +69,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"space": {"bounds": {"task_arithmetic.weight": [0, 99]}}}, ["task_arithmetic.weight", "99", "[-10, 10]"]),
     (
         {"space": {"methods": ["layer_swap"], "bounds": {"layer_swap.weight": [0, 1]}}},
-        ["layer_swap.weight", "no numeric parameter", "none"],
+        ["layer_swap.weight", "no numeric parameter", "scale"],
     ),
     ({"search": {"trials": 0}}, ["search.trials", "0", "1"]),
     ({"search": {"strategy": "magic"}}, ["search.strategy", "magic", "tpe"]),
