@@ -1,17 +1,21 @@
 """`mergesearch merge`: one recipe file straight to a checkpoint."""
 
+from collections import Counter
 from pathlib import Path
 
 import yaml
 
+from merging.checkpoint import Checkpoint
 from merging.errors import InvalidRecipe
 from merging.export import export
+from merging.layers import Layout, layout
+from merging.mergekit import read, write
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe, resolved
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in a JSON or YAML file, its model folders made absolute (relative to the file).
+    """The recipe in a JSON or YAML file, ours or a mergekit configuration; its folders made absolute (from the file's).
 
     Raises:
         InvalidRecipe: unreadable, or anything in it is wrong.
@@ -23,7 +27,28 @@ def load_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise InvalidRecipe("recipe file", str(path), f"is not YAML ({problem})", "mend that line") from error
-    return resolved(parse_recipe(content), path.resolve().parent)
+    root = path.resolve().parent
+    if isinstance(content, dict) and "merge_method" in content:
+        return read(content, root, layout_of)
+    return resolved(parse_recipe(content), root)
+
+
+def layout_of(folder: Path) -> Layout:
+    """What the tensors of a model in a folder are."""
+    opened = Checkpoint(folder, "base_model")
+    return layout(opened.names, opened.config)
+
+
+def as_mergekit(recipe: Recipe) -> str:
+    """The recipe as a mergekit configuration, in YAML.
+
+    Raises:
+        InvalidRecipe: mergekit cannot express it.
+    """
+    opened = Checkpoint(Path(recipe.base), "base")
+    kinds = Counter(e.dtype for e in map(opened.entry, opened.names) if e.dtype.is_floating_point)
+    stored = str(kinds.most_common(1)[0][0]).removeprefix("torch.")  # mergekit computes in float32 where this is known
+    return yaml.safe_dump(write(recipe, layout_of, stored), sort_keys=False)
 
 
 def build_file(path: Path, to: Path) -> None:
@@ -36,5 +61,5 @@ def build_file(path: Path, to: Path) -> None:
     recipe = load_recipe(path)
     experts = {name: Path(place) for name, place in recipe.experts.items()}
     keys = [f"experts.{name}" for name in experts]
-    models = ModelSet.open(Path(recipe.base), experts, base_key="base", expert_keys=keys)
+    models = ModelSet.open(Path(recipe.base), experts, base_key="base", expert_keys=keys, tokenizer=recipe.tokenizer)
     export(recipe, models, to.absolute())

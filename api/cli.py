@@ -183,23 +183,54 @@ def export_command(
 
 @app.command()
 def merge(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file (JSON or YAML); model folders relative to it.")],
-    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe or a mergekit config; model folders relative to it.")],
+    to: Annotated[Path | None, typer.Option("--to", help="The folder to create.")] = None,
+    as_mergekit: Annotated[bool, typer.Option("--as-mergekit", help="Print the mergekit config instead.")] = False,
+    as_recipe: Annotated[bool, typer.Option("--as-recipe", help="Print the recipe, as JSON, instead.")] = False,
 ) -> None:
-    """Build one recipe straight to disk."""
-    from api.build import build_file
+    """Build one recipe, ours or mergekit's, straight to disk; or print it in the other's words."""
+    from api.build import as_mergekit as written
+    from api.build import build_file, load_recipe
 
-    build_file(recipe, to)
-    Console(stderr=True).print(f"merged to {to}", highlight=False)
+    if (to is not None) + as_mergekit + as_recipe != 1:
+        raise typer.BadParameter("give one of --to FOLDER, --as-mergekit and --as-recipe")
+    if as_mergekit:
+        typer.echo(written(load_recipe(recipe)), nl=False)
+    elif as_recipe:
+        typer.echo(load_recipe(recipe).to_json())
+    elif to is not None:
+        build_file(recipe, to)
+        Console(stderr=True).print(f"merged to {to}", highlight=False)
 
 
 @app.command()
-def methods(as_json: AsJson = False) -> None:
-    """Every merge method: what it does, its parameters and ranges, its paper."""
+def estimate(
+    models: Annotated[list[Path], typer.Argument(help="Three or more merged LoRA fine-tunes of one unknown base.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+    rank: Annotated[int, typer.Option(min=1, help="The largest rank of the fine-tunes.")] = 16,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda:0 …")] = "cpu",
+) -> None:
+    """Estimate the common base of models whose base is missing, from what their low-rank changes leave alone."""
+    from merging.detuning import estimate_base
+
+    console = Console(stderr=True)
+    estimate_base(models, to.absolute(), rank=rank, device=device, progress=lambda name: console.log(name))
+    console.print(f"estimated base in {to}", highlight=False)
+
+
+@app.command()
+def methods(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md.")] = False,
+) -> None:
+    """Every merge method: formula, parameters and ranges, needs, cost, source."""
+    from api.methods_page import page
     from api.report import methods_table
     from merging.catalog import CATALOG
 
-    if as_json:
+    if markdown:
+        typer.echo(page(), nl=False)
+    elif as_json:
         print_json([asdict(row) for row in CATALOG.values()])
     else:
         screen().print(methods_table())
@@ -207,19 +238,32 @@ def methods(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(
-    study: Annotated[Path | None, typer.Argument(help="A study file to check as well.")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A study file to check as well; with --models the folders of the base and the experts."),
+    ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Measure the models named, BASE EXPERT..., instead of checking.")
+    ] = False,
+    study: Annotated[Path | None, typer.Option("--study", help="Measure the models that this study names.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write what was measured as a page.")] = None,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Check the installation, devices, disk and database, and a study file without running it."""
-    from api.doctor import examine, show
+    """Check the installation, devices, disk and database, and a study file without running it; or the models' weights.
 
-    findings = examine(study, home)
-    if as_json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        show(findings, screen())
-    if any(finding.state == "bad" for finding in findings):
+    With --models or --study the weights are read once and compared: how the experts differ from the base and from
+    each other, and what speaks against merging them.
+    """
+    from api.doctor import run_checks, run_models
+
+    given = tuple(paths or ())
+    sound = (
+        run_models(given, study, html, as_json=as_json)
+        if models or study or html
+        else run_checks(given, home, as_json=as_json)
+    )
+    if not sound:
         raise typer.Exit(2)
 
 

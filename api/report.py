@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from api.methods_page import allowed, experts, needs, shown, weights
 from db.records import Trial
 from merging.catalog import CATALOG, Method, Parameter
 from search.starts import UNIFORM
@@ -134,21 +136,25 @@ def studies_table(lines: Sequence[StudyLine]) -> Table:
 def methods_table() -> Table:
     """The catalog."""
     table = Table(show_lines=True)
-    for name in ("method", "what it does", "parameters (default; searched range)", "experts", "paper"):
-        table.add_column(name)
+    for name in ("method", "what it does", "parameters (default; searched range)", "needs, cost", "source"):
+        table.add_column(name, overflow="fold")
     for row in CATALOG.values():
-        fewest, most = row.experts
-        experts = f"{fewest}+" if most >= 64 else (f"{fewest}–{most}" if fewest != most else str(most))
-        table.add_row(row.name, row.summary, "\n".join(_parameters(row)) or "none", experts, row.paper)
+        what = f"{row.summary}\n[italic]{escape(row.formula)}[/italic]"
+        if row.reading:
+            what += f"\nreading: {escape(row.reading)}"
+        names = "\n= ".join((row.name, *row.aliases))
+        numbers = "\n".join(_parameters(row)) or "none"
+        table.add_row(names, what, numbers, f"{experts(row)} experts; {needs(row)}\n{row.cost}", row.paper)
     return table
 
 
 def _parameters(row: Method) -> list[str]:
-    weight = {"per_expert": "one an expert", "one_hot": "one expert a group"}.get(row.weighting, "")
-    lines = [f"{_parameter(row.weight)}, {weight}"] if row.weight else []
+    lines = [f"{_parameter(row.weight)}, {weights(row)}"] if row.weight else []
     return lines + [_parameter(p) for p in row.parameters]
 
 
 def _parameter(p: Parameter) -> str:
-    span = f"{p.low:g}–{p.high:g}" if p.searched else "fixed unless bounds are given"
-    return f"{p.name} ({p.default:g}; {span})" if not isinstance(p.default, str) else f"{p.name} ({p.default})"
+    if not p.searched:
+        return f"{p.name} ({shown(p.default)}; fixed unless the study says otherwise)"
+    span = f"{p.low:g}–{p.high:g}" if p.kind in ("float", "int") else allowed(p)
+    return f"{p.name} ({shown(p.default)}; {span})"

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel
 
 from api.cli import app
-from merging.catalog import CATALOG, Parameter, recommended
+from api import methods_page
+from merging.catalog import CATALOG, recommended
 from merging.recipe import Recipe, parse_recipe
 from search.space import make_space
 from search.starts import starts
@@ -107,24 +108,20 @@ def test_every_strategy_has_a_section_with_an_example(name: str) -> None:
     assert f"strategy: {name}" in section.partition("\n### ")[0]
 
 
+def test_the_page_of_methods_is_the_catalog_s() -> None:
+    assert methods_page.page() == METHODS, "write it anew: mergesearch methods --markdown > docs/methods.md"
+
+
 @pytest.mark.parametrize("name", CATALOG)
-def test_every_method_has_a_row_with_its_summary_and_paper(name: str) -> None:
-    row = row_of(METHODS, name)
-    assert CATALOG[name].summary in row and CATALOG[name].paper in row
-
-
-@pytest.mark.parametrize(
-    ("method", "parameter"),
-    [(m.name, p) for m in CATALOG.values() for p in (*([m.weight] if m.weight else []), *m.parameters)],
-    ids=lambda value: value.name if isinstance(value, Parameter) else value,
-)
-def test_every_parameter_has_a_row_with_its_numbers(method: str, parameter: Parameter) -> None:
-    p = parameter
-    searched = f"{p.low:g} to {p.high:g}" if p.searched else "fixed"
-    if CATALOG[method].weighting == "one_hot" and p.name == "weight":
-        searched = "one expert per group"
-    numbers = f"| {p.default:g} | {p.neutral:g} | {searched} | {p.minimum:g} to {p.maximum:g} |"
-    assert row_of(METHODS, method, p.name).endswith(numbers)
+def test_every_method_is_described_with_formula_parameters_needs_cost_and_source(name: str) -> None:
+    row = CATALOG[name]
+    assert row.summary in row_of(METHODS, name) and row.paper in row_of(METHODS, name)
+    section = METHODS.partition(f"\n### `{name}`\n")[2].partition("\n### ")[0]
+    for part in (row.formula, row.cost, row.paper, row.reading, *row.needs):
+        assert part in section
+    for p in (*([row.weight] if row.weight else []), *row.parameters):
+        line = row_of(METHODS, name, p.name)
+        assert p.doc in line and (not isinstance(p.default, float) or f"| {p.default:g} | {p.neutral:g} |" in line)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -166,8 +166,13 @@ def method(row: Method) -> MergeMethod:
     """A merge method."""
     return MergeMethod(
         name=row.name,
+        aliases=list(row.aliases),
         summary=row.summary,
+        formula=row.formula,
+        reading=row.reading,
         paper=row.paper,
+        cost=row.cost,
+        needs=list(row.needs),
         fewest_experts=row.experts[0],
         most_experts=row.experts[1],
         needs_base=row.needs_base,
@@ -230,5 +235,7 @@ def _parameter(row: Parameter) -> MethodParameter:
         log=row.log,
         choices=list(row.choices),
         scope=row.scope,
+        stage=row.stage,
         searched=row.searched,
+        per_expert=row.per_expert,
     )

@@ -187,15 +187,22 @@ class MethodParameter(BaseModel):
     log: bool
     choices: list[float | bool | str]
     scope: Literal["study", "group"]
+    stage: Literal["prepare", "combine"] = Field(description="what a new value costs: new selections, or one pass")
     searched: bool
+    per_expert: bool = Field(description="a recipe may give it a value for each expert")
 
 
 class MergeMethod(BaseModel):
     """A merge method, as the catalog declares it."""
 
     name: str
+    aliases: list[str]
     summary: str
+    formula: str
+    reading: str = Field(description="which of the published readings it is; empty where they agree")
     paper: str
+    cost: str
+    needs: list[str]
     fewest_experts: int
     most_experts: int
     needs_base: bool
