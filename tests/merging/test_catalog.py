@@ -3,11 +3,12 @@
 import math
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from merging.catalog import CATALOG, Method, Parameter, implementation, method, recommended
+from merging.catalog import CATALOG, FAMILIES, Method, Parameter, implementation, method, recommended
+from merging.catalog.declare import Need
 from merging.errors import InvalidRecipe
 
 ROWS = pytest.mark.parametrize("row", CATALOG.values(), ids=lambda row: row.name)
@@ -19,22 +20,23 @@ SWITCH = Parameter("switch", "", "bool", False, False)
 
 
 @ROWS
-def test_a_row_loads_its_code_in_one_of_the_two_shapes(row: Method) -> None:
+def test_a_row_loads_its_code_in_one_of_the_three_shapes(row: Method) -> None:
     code = implementation(row)
-    linear, delta = hasattr(code, "coefficients"), hasattr(code, "prepare") and hasattr(code, "combine")
-    assert linear != delta
-    if linear:
-        assert isinstance(code.needs_gram, bool)
-        assert all(p.stage == "combine" for p in row.parameters), "a linear method prepares nothing"
+    shapes = [("coefficients",), ("program",), ("prepare", "combine")]
+    assert sum(all(hasattr(code, name) for name in shape) for shape in shapes) == 1
 
 
 @ROWS
 def test_a_row_is_complete(row: Method) -> None:
     assert CATALOG[row.name] is row and method(row.name) is row
-    assert row.paper.startswith(("https://arxiv.org/abs/", "https://doi.org/"))
-    assert row.summary and not row.summary.endswith(".")
+    assert row.paper.startswith("https://")
+    for text in (row.summary, row.formula, row.cost, row.reading):
+        assert not text.endswith(".") and "\n" not in text
+    assert row.summary and row.formula and row.cost
+    assert len(set(row.needs)) == len(row.needs) and set(row.needs) <= set(get_args(Need))
     assert 1 <= row.experts[0] <= row.experts[1] <= 64
     assert (row.weight is None) == (row.weighting == "none")
+    assert not set(row.aliases) & set(CATALOG) and all(method(alias) is row for alias in row.aliases)
     names = [p.name for p in row.parameters]
     assert len(names) == len(set(names)) and "weight" not in names
     assert all(row.parameter(p.name) is p for p in row.parameters)
@@ -49,18 +51,24 @@ def test_normalised_weights_cannot_be_negative(row: Method) -> None:
 
 @DECLARED
 def test_a_parameter_s_numbers_agree(row: Method, p: Parameter) -> None:
-    assert p.doc and p.kind == "float", "a new kind needs its own checks here"
+    assert p.doc and not p.doc.endswith(".")
+    if p.kind in ("bool", "choice"):
+        choices = p.choices or (False, True)
+        assert (p.kind == "choice") == bool(p.choices) and p.default in choices and p.neutral in choices
+        assert all(p.check(value, p.name) == value for value in choices)
+        return
     assert p.minimum <= p.low < p.high <= p.maximum
     assert p.low > 0 or not p.log
     for value in (p.default, p.neutral, p.low, p.high, p.minimum, p.maximum):
-        assert isinstance(value, float) and math.isfinite(value)
+        assert isinstance(value, int | float) and math.isfinite(value)
         assert p.check(value, p.name) == value
 
 
 @DECLARED
 def test_a_value_outside_is_refused(row: Method, p: Parameter) -> None:
-    for value in (p.maximum + 1, p.minimum - 1, math.nan, math.inf, -math.inf):
-        with pytest.raises(InvalidRecipe, match="out of range; use a value in") as caught:
+    wrong: tuple[Any, ...] = (p.maximum + 1, p.minimum - 1, math.nan, math.inf, -math.inf)
+    for value in wrong if p.kind in ("float", "int") else ("nonsense", 7):
+        with pytest.raises(InvalidRecipe, match=r"out of range; use a value in|use one of|use a number") as caught:
             p.check(value, "some.key")
         assert caught.value.key == "some.key" and repr(value) in str(caught.value)
 
@@ -113,3 +121,8 @@ def test_the_recommended_methods_take_any_number_of_experts() -> None:
 def test_reading_the_catalog_loads_no_torch() -> None:
     code = "import sys, merging.catalog, merging.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_two_rows_have_one_name() -> None:
+    names = [name for rows in FAMILIES.values() for row in rows for name in (row.name, *row.aliases)]
+    assert len(names) == len(set(names))

@@ -1,0 +1,152 @@
+"""Rows of the methods that keep a part of every delta, by size or by chance."""
+
+from merging.catalog.declare import Method
+from merging.catalog.parameters import density, lambda_, normalize, rescale, scope, share, weight
+
+_RANKED = "one pass over memory; a histogram of magnitudes once a study, one look-up for each new {}"
+_DRAWN = "one pass over memory; random masks are recomputed on the way"
+_TIES = "https://arxiv.org/abs/2306.01708"
+_DARE = "https://arxiv.org/abs/2311.03099"
+_BREADCRUMBS = "https://arxiv.org/abs/2312.06795"
+_DELLA = "https://arxiv.org/abs/2406.11617"
+_GAMMA = share("gamma", "share of the largest elements that is dropped", 0.01, 0.0, 0.05, maximum=0.99, per_expert=True)
+_EPSILON = share(
+    "epsilon",
+    "half the width of the band of probabilities, as a share of min(density, 1 − density)",
+    0.5,
+    0.0,
+    1.0,
+    per_expert=True,
+)
+
+METHODS = (
+    Method(
+        "ties",
+        "trim small deltas, elect a sign per element, average the experts that agree",
+        "θ₀ + λ Σ_A w_t τ̂_t / Σ_A w_t, A the experts whose w_t τ̂_t has the sign of Σ w_t τ̂_t, τ̂ trimmed to the "
+        "`density` largest magnitudes",
+        "merging.methods.sparse:ties",
+        _TIES,
+        _RANKED.format("density"),
+        "weighted votes, ranks within a tensor (scope: model is the paper's), a tied vote elects +",
+        needs=("magnitudes",),
+        normalised=True,
+        weight=weight(minimum=0.0),
+        parameters=(lambda_(0.3, 2.0, searched=True), density(0.3, 0.05, 1.0), scope(), normalize(True)),
+        recommended=True,
+    ),
+    Method(
+        "dare",
+        "drop delta elements at random, rescale the rest by 1/density, sum",
+        "θ₀ + λ Σ w_t m_t ⊙ τ_t / density, m_t ~ Bernoulli(density)",
+        "merging.methods.sparse:dare",
+        _DARE,
+        _DRAWN,
+        "unbiased rescaling as in the paper; `rescale: l1` is mergekit's",
+        needs=("masks",),
+        weight=weight(),
+        parameters=(lambda_(0.1, 1.5, searched=False), density(0.5, 0.1, 1.0), rescale(), normalize(False)),
+        aliases=("dare_linear",),
+    ),
+    Method(
+        "dare_ties",
+        "DARE's random drop, then TIES' sign election (signed sum of those that agree)",
+        "θ₀ + λ Σ_A w_t τ̂_t, τ̂ as in dare, A the experts whose w_t τ̂_t has the sign of Σ w_t τ̂_t",
+        "merging.methods.sparse:dare_ties",
+        _DARE,
+        _DRAWN,
+        "a signed sum, not TIES' mean (`normalize: true` is that); rescaling as in dare",
+        needs=("masks",),
+        weight=weight(minimum=0.0),
+        parameters=(lambda_(0.1, 1.5, searched=False), density(0.5, 0.1, 1.0), rescale(), normalize(False)),
+        recommended=True,
+    ),
+    Method(
+        "della",
+        "DARE with small elements dropped more often, then TIES' election and mean",
+        "θ₀ + λ Σ_A w_t τ̂_t / Σ_A w_t, τ̂ = m ⊙ τ / p, m ~ Bernoulli(p), p = density ± ε by the rank of |τ|",
+        "merging.methods.sparse:della",
+        _DELLA,
+        "one pass over memory; ranks once a study, random masks are recomputed on the way",
+        "ranks within a row; ε is given as a share of the widest that keeps p in [0, 1]; `rescale: l1` is mergekit's",
+        needs=("ranks", "masks"),
+        normalised=True,
+        weight=weight(minimum=0.0),
+        parameters=(
+            lambda_(0.8, 1.5, searched=True),
+            density(0.5, 0.1, 0.95),
+            _EPSILON,
+            scope("row", ("row", "tensor")),
+            rescale(),
+            normalize(True),
+        ),
+    ),
+    Method(
+        "della_linear",
+        "DARE with small elements dropped more often, then a sum",
+        "θ₀ + λ Σ w_t τ̂_t, τ̂ as in della",
+        "merging.methods.sparse:della_linear",
+        _DELLA,
+        "one pass over memory; ranks once a study, random masks are recomputed on the way",
+        "as della, without the election",
+        needs=("ranks", "masks"),
+        weight=weight(),
+        parameters=(
+            lambda_(0.1, 1.5, searched=False),
+            density(0.5, 0.1, 0.95),
+            _EPSILON,
+            scope("row", ("row", "tensor")),
+            rescale(),
+            normalize(False),
+        ),
+    ),
+    Method(
+        "breadcrumbs",
+        "drop each delta's largest outliers and its small noise, sum the middle",
+        "θ₀ + λ Σ w_t τ̂_t, τ̂ without its γ largest magnitudes and all below the next `density`",
+        "merging.methods.sparse:breadcrumbs",
+        _BREADCRUMBS,
+        _RANKED.format("density or gamma"),
+        "ranks within a tensor (scope: row is the paper's); γ yields where γ + density exceeds 1",
+        needs=("magnitudes",),
+        weight=weight(),
+        parameters=(lambda_(0.1, 1.5, searched=False), density(0.9, 0.05, 1.0), _GAMMA, scope(), normalize(False)),
+    ),
+    Method(
+        "breadcrumbs_ties",
+        "breadcrumbs, then TIES' sign election (signed sum of those that agree)",
+        "θ₀ + λ Σ_A w_t τ̂_t, τ̂ as in breadcrumbs, A the experts whose w_t τ̂_t has the sign of Σ w_t τ̂_t",
+        "merging.methods.sparse:breadcrumbs_ties",
+        _BREADCRUMBS,
+        _RANKED.format("density or gamma"),
+        "a signed sum, not TIES' mean (`normalize: true` is that)",
+        needs=("magnitudes",),
+        weight=weight(minimum=0.0),
+        parameters=(lambda_(0.1, 1.5, searched=False), density(0.9, 0.05, 1.0), _GAMMA, scope(), normalize(False)),
+    ),
+    Method(
+        "localize_stitch",
+        "keep each delta's largest elements of the whole model, average where regions overlap",
+        "θ₀ + λ Σ w_t m_t ⊙ τ_t / Σ w_t m_t, m_t the `density` largest magnitudes of the model",
+        "merging.methods.sparse:localize_stitch",
+        "https://arxiv.org/abs/2408.13656",
+        _RANKED.format("density"),
+        "the dataless variant; equals TIES without the election",
+        needs=("magnitudes", "model statistics"),
+        normalised=True,
+        weight=weight(minimum=0.0),
+        parameters=(lambda_(0.5, 1.5, searched=False), density(0.1, 0.01, 0.3), scope("model")),
+    ),
+    Method(
+        "composable_sft",
+        "sum of sparse differences: each delta's largest elements of the whole model",
+        "θ₀ + λ Σ w_t m_t ⊙ τ_t, m_t the `density` largest magnitudes of the model",
+        "merging.methods.sparse:composable_sft",
+        "https://arxiv.org/abs/2110.07560",
+        _RANKED.format("density"),
+        "applies sparse fine-tunings that exist; sparse training is not part of it",
+        needs=("magnitudes", "model statistics"),
+        weight=weight(),
+        parameters=(lambda_(0.1, 1.5, searched=False), density(0.1, 0.01, 0.5), scope("model")),
+    ),
+)
