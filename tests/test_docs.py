@@ -11,8 +11,8 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from api.cli import app
 from api import methods_page
+from api.cli import app
 from merging.catalog import CATALOG, recommended
 from merging.recipe import Recipe, parse_recipe
 from search.space import make_space

@@ -34,7 +34,7 @@ class Statistics(Protocol):
     """Figures of one tensor of the models, computed when first asked for and kept for the study."""
 
     def base(self) -> Tensor:
-        """The base's tensor [*shape], of its own dtype, for methods that look at more than deltas; not to be written."""
+        """The base's tensor [*shape], of its own dtype, for methods that look at more than deltas; read only."""
         ...
 
     def gram(self, over: Over) -> Tensor:
