@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it ran and failed; 2 what was asked cannot work (bad file,
 130 interrupted (run the same command again to go on).
 """
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -211,11 +212,14 @@ def estimate(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda:0 …")] = "cpu",
 ) -> None:
     """Estimate the common base of models whose base is missing, from what their low-rank changes leave alone."""
-    from merging.detuning import estimate_base
+    from merging.detuning import RECORD, estimate_base
 
     console = Console(stderr=True)
     estimate_base(models, to.absolute(), rank=rank, device=device, progress=lambda name: console.log(name))
-    console.print(f"estimated base in {to}", highlight=False)
+    left = json.loads((to / RECORD).read_text())["unexplained"]
+    console.print(
+        f"estimated base in {to}; of the worst matrix {left:.2g} of the changes is unexplained", highlight=False
+    )
 
 
 @app.command()

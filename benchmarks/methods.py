@@ -10,6 +10,7 @@ fewer experts than the zoo has get those that score best alone. Markdown, for do
 """
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
@@ -30,7 +31,7 @@ from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
 from search.space import make_space
-from search.starts import starts
+from search.starts import default_start
 from search.strategies.contract import Observation, Proposal
 from search.strategies.sampled import tpe
 from search.study import StudySpec, parse_study
@@ -91,7 +92,7 @@ def search(bench: Bench, spec: StudySpec, row: Method, trials: int, seed: int) -
     """The default, then TPE with the default as its start."""
     space = make_space(spec, bench.models.layout.layer_count)
     strategy = tpe(space, seed)
-    default = next((s for s in starts(space) if s.origin == f"default:{row.name}"), None)
+    default = default_start(space, row)
     bench.seconds.clear()
     best: tuple[float, Recipe] | None = None
     of_default: float | None = None
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(CATALOG))
     parser.add_argument("--zoo", type=Path)
     settings = parser.parse_args()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         zoo = build(settings.zoo or Path(folder), preset=settings.preset)
         spec = study_of(zoo, sorted(zoo.experts), ["linear"], settings.seed, settings.documents)

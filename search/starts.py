@@ -40,7 +40,7 @@ def starts(space: Space) -> tuple[Start, ...]:
     if len(names) > 1:
         found.append(_average(space))
     for row in space.methods:
-        start = _defaults(space, row)
+        start = default_start(space, row)
         if start is not None:
             found.append(start)
     unique: dict[str, Start] = {}
@@ -75,7 +75,7 @@ def _average(space: Space) -> Start:
     return Start(UNIFORM, space.uniform("linear", equal, {}), None)
 
 
-def _defaults(space: Space, row: Method) -> Start | None:
+def default_start(space: Space, row: Method) -> Start | None:
     """The method at its defaults, all experts alike; None where that is no single recipe (one-hot methods)."""
     if row.weighting == "one_hot":
         return None

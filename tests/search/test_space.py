@@ -1,6 +1,7 @@
 """The search space: one walk samples, decodes and encodes; parameters exist only where they are used."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -87,9 +88,14 @@ def test_decoding_what_a_walk_picked_gives_the_same_recipe(
     rng, picked = random.Random(seed), {}
 
     def pick(d: Dimension) -> bool | int | float | str:
-        value = rng.choice(d.choices) if d.kind == "choice" else rng.uniform(d.low, d.high)
-        picked[d.name] = value
-        return value
+        drawn: dict[str, Callable[[], bool | int | float | str]] = {
+            "choice": lambda: rng.choice(d.choices),
+            "bool": lambda: rng.choice([False, True]),
+            "int": lambda: rng.randint(int(d.low), int(d.high)),
+            "float": lambda: rng.uniform(d.low, d.high),
+        }
+        picked[d.name] = drawn[d.kind]()
+        return picked[d.name]
 
     recipe = space.walk(pick)
     assert space.decode(picked) == recipe
