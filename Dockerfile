@@ -33,6 +33,8 @@ CMD ["serve"]
 
 # torch alone comes from its own index; what it needs is then resolved with everything else
 FROM base AS worker
+# merges on the CPU are built by a kernel that is compiled at the first use; without a compiler torch does it, slower
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --constraint constraints.txt --index-url "${TORCH_CPU_INDEX}" torch

@@ -6,12 +6,16 @@ from pathlib import Path
 import yaml
 
 from merging.checkpoint import Checkpoint
-from merging.errors import InvalidRecipe
+from merging.errors import InvalidModel, InvalidRecipe
 from merging.export import export
 from merging.layers import Layout, layout
 from merging.mergekit import read, write
+from merging.mergekit.document import Document, parse
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe, resolved
+from search.yamlfile import read_yaml
+
+_MERGEKIT = {"merge_method", "models", "slices", "modules", "base_model"}  # keys of its files, never of ours
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -21,16 +25,24 @@ def load_recipe(path: Path) -> Recipe:
         InvalidRecipe: unreadable, or anything in it is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except OSError as error:
         raise InvalidRecipe("recipe file", str(path), f"cannot be read ({error.strerror})", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise InvalidRecipe("recipe file", str(path), f"is not YAML ({problem})", "mend that line") from error
+    except ValueError as error:
+        raise InvalidRecipe("recipe file", str(path), f"is not YAML ({error})", "mend that line") from error
     root = path.resolve().parent
-    if isinstance(content, dict) and "merge_method" in content:
+    if isinstance(content, dict) and "schema" not in content and _MERGEKIT & content.keys():
+        _check_folders(parse(content), root)
         return read(content, root, layout_of)
     return resolved(parse_recipe(content), root)
+
+
+def _check_folders(document: Document, root: Path) -> None:
+    """Every model that the configuration names lies here."""
+    for key, reference in document.references():
+        if not (root / reference).is_dir():
+            remedy = "download the model and name its folder; hub ids are not read"
+            raise InvalidModel(key, reference, "is no folder here", remedy)
 
 
 def layout_of(folder: Path) -> Layout:

@@ -232,6 +232,8 @@ def methods(
     from api.report import methods_table
     from merging.catalog import CATALOG
 
+    if markdown and as_json:
+        raise typer.BadParameter("give one of --json and --markdown")
     if markdown:
         typer.echo(page(), nl=False)
     elif as_json:

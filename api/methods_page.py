@@ -10,9 +10,11 @@ _HEAD = """\
 Made from the catalog by `mergesearch methods --markdown`; `mergesearch methods` prints the same as a table, and
 `mergesearch methods --json` every field.
 
-θ₀ is the base, X_t an expert, τ_t = X_t − θ₀ its *delta*, w_t its weight, T the number of experts. All arithmetic is
-done in float32 and rounded once, to the stored dtype. Random draws are keyed by the recipe's seed, the tensor's name
-and the expert's content: the same recipe always gives the same bits, on every machine and in every order of work.
+θ₀ is the base, X_t an expert, τ_t = X_t − θ₀ its *delta*, w_t its weight, T the number of experts. Arithmetic is done
+in float32 (linear methods of float64 checkpoints, inner products and decompositions: in float64) and rounded once, to
+the stored dtype. Random draws are keyed by the recipe's seed, the tensor's name and the expert's content: the same
+recipe gives the same bits, in every order of work. Only the spectral methods go through products of matrices, whose
+last bit, stored in float32, may change with the number of threads or the processor.
 """
 _FAMILIES = {
     "averaging": ("Averages", "Linear combinations of whole models: one pass over memory, whatever the method."),
@@ -116,7 +118,8 @@ def parameter_row(row: Method, p: Parameter) -> str:
     else:
         searched = f"{p.low:g} to {p.high:g}{', log scale' if p.log else ''}" if _numeric(p) else allowed(p)
     mark = " †" if p.per_expert else ""
-    cells = (p.doc, p.stage, shown(p.default), shown(p.neutral), searched, allowed(p))
+    cells = [str(cell).replace("|", "\\|") for cell in (p.doc, p.stage, shown(p.default), shown(p.neutral))]
+    cells += [searched, allowed(p)]
     return f"| `{row.name}` | `{p.name}`{mark} | {' | '.join(cells)} |"
 
 

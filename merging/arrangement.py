@@ -38,16 +38,18 @@ class Arrangement:
         layer_count: layers of the result.
         parts: by name, sorted.
         origins: for each layer of the result, the base's layer it comes from.
+        models_layer_count: layers of the models.
     """
 
     layer_count: int
     parts: Mapping[str, Part]
     origins: tuple[int, ...]
+    models_layer_count: int
 
     @property
     def stacked(self) -> bool:
         """Whether layers come from elsewhere than from their own place."""
-        return self.origins != tuple(range(self.layer_count))
+        return self.origins != tuple(range(self.models_layer_count))
 
 
 def arrange(recipe: Recipe, layout: Layout, experts: Sequence[str]) -> Arrangement:
@@ -67,7 +69,7 @@ def arrange(recipe: Recipe, layout: Layout, experts: Sequence[str]) -> Arrangeme
             remedy = f"make the groups' layers cover [0, {count}) exactly"
             raise InvalidRecipe("groups", recipe.layer_count, problem, remedy)
         parts = {name: Part(name, place, name, (name,) * len(experts)) for name, place in layout.places.items()}
-        return Arrangement(count, parts, tuple(range(count)))
+        return Arrangement(count, parts, tuple(range(count)), count)
     _check_stackable(layout)
     rows = _rows(recipe, count, experts)
     of_layer: dict[int, list[str]] = {}
@@ -82,7 +84,7 @@ def arrange(recipe: Recipe, layout: Layout, experts: Sequence[str]) -> Arrangeme
             _check_present(sources, layout, recipe)
             made = _moved(name, origin, layer)
             parts[made] = Part(made, Place(layer, layout.places[name].module), name, sources)
-    return Arrangement(len(rows), dict(sorted(parts.items())), tuple(row[0] for row in rows))
+    return Arrangement(len(rows), dict(sorted(parts.items())), tuple(row[0] for row in rows), count)
 
 
 def _rows(recipe: Recipe, count: int, experts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -46,7 +46,7 @@ def estimate_base(
     What is equal in all models is copied bit for bit. Matrices, embeddings, heads and each of a stack of matrices are
     estimated; every other tensor is the mean. Layout, dtypes, config and companions are the first model's;
     `base_estimate.json` says where the numbers come from, and what is `unexplained` of the worst matrix (`Estimate`).
-    Memory: some ten times the largest tensor, in float32.
+    Memory: the largest tensor of every model, and some ten of it in float32.
 
     Args:
         checkpoints: the models' folders, three or more.
@@ -98,7 +98,7 @@ def estimate(models: Sequence[Tensor], *, rank: int = 16, iterations: int = 300)
         rank: the largest rank of a fine-tune.
         iterations: how many rounds at most.
     """
-    base = torch.stack([model.double() for model in models]).mean(0)
+    base = _mean(models)
     spread = loss = sum(float((model.double() - base).square().mean()) for model in models)
     width = min(rank + _SPARE, *base.shape)
     start = torch.randn((base.shape[1], width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -119,11 +119,19 @@ def estimate(models: Sequence[Tensor], *, rank: int = 16, iterations: int = 300)
     return Estimate(base, loss / spread if spread else 0.0)
 
 
+def _mean(models: Sequence[Tensor]) -> Tensor:
+    """The mean, float64; one model at a time is widened."""
+    total = torch.zeros_like(models[0], dtype=torch.float64)
+    for model in models:
+        total += model
+    return total / len(models)
+
+
 def _truncated(matrix: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The approximation [out, in] of that rank within the range of matrix · right, and a better `right` [in, width]."""
     frame = torch.linalg.qr(matrix @ right).Q
     left, values, rows = torch.linalg.svd(frame.mT @ matrix, full_matrices=False)
-    return frame @ (left[:, :rank] * values[:rank]) @ rows[:rank], rows.mT
+    return frame @ (left[:, :rank] * values[:rank]) @ rows[:rank], rows.mT.contiguous()
 
 
 class _Ranks:
@@ -171,7 +179,7 @@ def _tensor(models: ModelSet, name: str, rank: int, iterations: int, device: str
     stack = [each.to(device) for each in (first, *others)]
     kind = role(name, first.shape, models.base.config)
     if kind not in _DETUNED:
-        made, unexplained = torch.stack([each.double() for each in stack]).mean(0), 0.0
+        made, unexplained = _mean(stack), 0.0
     elif kind == "stack":
         slices = zip(*(each.unbind() for each in stack), strict=True)
         parts = [estimate(each, rank=rank, iterations=iterations) for each in slices]

@@ -1,8 +1,8 @@
 """Merges one tensor: the only place where a recipe's numbers meet the models' numbers.
 
 Resident model and export both call `Engine.merge`, so what is scored is bit for bit what is written. Arithmetic
-is float32 inside (float64 for a float64 checkpoint) and element by element in a fixed order, so neither chunks nor
-threads change a bit; the result is cast once.
+is float32 inside (float64 in linear methods of a float64 checkpoint) and element by element in a fixed order, so
+neither chunks nor threads change a bit; the result is cast once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -87,7 +87,6 @@ class Engine:
     def __init__(self, models: ModelSet, stack: Callable[[str], Stack] | None = None, memo_bytes: int = 0) -> None:
         self.models, config = models, models.base.config
         self._source = stack or models.stack
-        self._prepared = Memo(memo_bytes)
         self._kept = Memo(memo_bytes)
         whole = [Part(name, place, name, (name,) * len(models.names)) for name, place in models.layout.places.items()]
         self._statistics = ModelStatistics(self._stack, whole, self._kept)
@@ -106,7 +105,7 @@ class Engine:
             problem = f"is not the vocabulary that the models were opened with ({self.models.tokenizer})"
             raise InvalidRecipe("tokenizer", recipe.tokenizer, problem, "name the same in both")
         arrangement = arrange(recipe, self.models.layout, self.models.names)
-        self._prepared.next_round()
+        self._statistics.arranged = list(arrangement.parts.values())
         self._kept.next_round()
         merges = [_merge_plan(merge, self.models.names, recipe) for merge in (*recipe.groups, *recipe.overrides)]
         depth = max(1, arrangement.layer_count - 1)
@@ -159,8 +158,8 @@ class Engine:
         for delta, expert in zip(deltas.unbind(), stack.experts, strict=True):
             torch.sub(expert.float(), base, out=delta)
         merge, part = plan.merge, plan.part
-        key = (part.name, part.base, part.experts, merge.method, merge.prepare)
-        prepared = self._prepared.get(key, lambda: code.prepare(deltas, merge.parameters, context))
+        key = ("prepared", part.name, part.base, part.experts, merge.method, merge.prepare)
+        prepared = self._kept.get(key, lambda: code.prepare(deltas, merge.parameters, context))
         weights = torch.tensor(merge.weights, dtype=torch.float32, device=base.device)
         return base + code.combine(deltas, prepared, weights, merge.parameters)
 
@@ -224,9 +223,12 @@ def combine_linear(out: Tensor, stack: Stack, coefficients: Sequence[float] | Te
 def _merge_plan(merge: Merge, experts: Sequence[str], recipe: Recipe) -> MergePlan:
     row = method(merge.method)
     parameters: dict[str, Any] = {p.name: p.default for p in row.parameters}
-    for name, value in merge.parameters.items():
-        default = parameters[name]
-        parameters[name] = tuple(value.get(e, default) for e in experts) if isinstance(value, dict) else value
+    for declared in row.parameters:
+        name, default = declared.name, declared.default
+        value = merge.parameters.get(name, default)
+        each = [value.get(e, default) for e in experts] if isinstance(value, dict) else [value]
+        typed = tuple(declared.check(one, name) for one in each)
+        parameters[name] = typed if isinstance(value, dict) else typed[0]
     prepare = tuple((p.name, parameters[p.name]) for p in row.parameters if p.stage == "prepare")
     weights = tuple(merge.weights.get(name, 1.0) for name in experts)
     stored = getattr(torch, recipe.dtype) if recipe.dtype else None

@@ -49,7 +49,8 @@ def svd(matrix: Tensor, floor: float = FLOOR, *, rank: int | None = None, scale:
     largest = values[:1].sum() if scale is None else scale.double()
     count = int((values > floor * largest).count_nonzero())
     kept = slice(count if rank is None else min(count, rank))
-    return Factors(left[:, kept], values[kept], right[kept])
+    # copies: a view of a part would keep the whole of it alive
+    return Factors(left[:, kept].clone(), values[kept].clone(), right[kept].clone())
 
 
 def polar(frame: Tensor, floor: float = FLOOR) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -69,4 +69,6 @@ def _size(state: Any) -> int:
         return state.numel() * state.element_size()
     if isinstance(state, Mapping):
         return sum(_size(value) for value in state.values())
+    if is_dataclass(state):
+        return sum(_size(getattr(state, field.name)) for field in fields(state))
     return sum(_size(value) for value in state) if isinstance(state, tuple | list) else 0

@@ -187,9 +187,10 @@ def _effective(merge: dict[str, Any], order: list[str]) -> dict[str, Any]:
     return found
 
 
-def _rank(name: str, fingerprints: Mapping[str, str], merges: list[dict[str, Any]]) -> tuple[str, list[float]]:
-    """What orders experts in a digest: their content, and between equal contents their weights; never the name."""
-    return fingerprints[f"expert:{name}"], [merge["weights"].get(name, 0.0) for merge in merges]
+def _rank(name: str, fingerprints: Mapping[str, str], merges: list[dict[str, Any]]) -> tuple[str, list[float], str]:
+    """What orders experts in a digest: their content, and between equal contents their numbers; never the name."""
+    numbers = [[value.get(name) for value in m["parameters"].values() if isinstance(value, dict)] for m in merges]
+    return fingerprints[f"expert:{name}"], [m["weights"].get(name, 0.0) for m in merges], json.dumps(numbers)
 
 
 def parse_recipe(content: Any) -> Recipe:

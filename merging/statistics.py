@@ -6,7 +6,7 @@ candidate with new weights reads no delta twice; a new density costs one look at
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, TypeVar
 
 import torch
@@ -35,11 +35,15 @@ class ModelStatistics:
         stack: where a part's tensors come from.
         whole: the parts of the models as they are (slices repeat or leave out layers; ranks within the model do not).
         memo: keeps what was made.
+
+    Attributes:
+        arranged: the parts of the result, which its layers are made of.
     """
 
     def __init__(self, stack: Callable[[Part], Stack], whole: Sequence[Part], memo: Memo) -> None:
         self.stack, self.memo = stack, memo
-        self._whole = whole
+        self.arranged = self._whole = whole
+        self._bin = lru_cache(maxsize=1 << 12)(self._find)  # all tensors of a candidate ask for the same few
         self._small: dict[Hashable, Tensor] = {}  # kept whatever the memo's budget: a whole pass made each of them
 
     def of(self, part: Part) -> "TensorStatistics":
@@ -47,10 +51,14 @@ class ModelStatistics:
         return TensorStatistics(self, part)
 
     def gram(self, over: Literal["layer", "model"], part: Part) -> Tensor:
-        """Inner products summed over all tensors of the part's layer, or of the model."""
-        layer = part.place.layer if over == "layer" else None
-        fitting = (p for p in self._floats if layer in (None, p.place.layer))
-        return self.once(("gram", layer), lambda: torch.stack([self.of(p).gram("tensor") for p in fitting]).sum(0))
+        """Inner products summed over all tensors of the part's layer in the result, or of the model."""
+        if over == "model":
+            fitting = self._floats
+        else:
+            here = [other for other in self.arranged if other.place.layer == part.place.layer]
+            fitting = [other for other in here if self.stack(other).base.is_floating_point()]
+        key = ("gram", tuple((other.base, other.experts) for other in fitting))
+        return self.once(key, lambda: torch.stack([self.of(other).gram("tensor") for other in fitting]).sum(0))
 
     def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What is small, and made once."""
@@ -63,17 +71,43 @@ class ModelStatistics:
         """Elements of one model."""
         return sum(self.stack(part).base.numel() for part in self._floats)
 
-    def cut(self, expert: int, count: int) -> Cut:
-        """Where the `count` largest magnitudes of an expert's delta, anywhere in the model, end.
+    def cut(self, part: Part, expert: int, count: int) -> Cut:
+        """Where the `count` largest magnitudes of an expert's delta, anywhere in the model, end in one tensor.
 
-        To the resolution of the histogram: at the lower edge of the bin that the last of them lies in, about 0.05 %
-        of its size; whatever else lies in that bin is on the upper side, too.
+        A histogram finds them to 0.05 % of a magnitude. Where that is too coarse, since many magnitudes are equal or
+        nearly so, one more pass looks into the bin; of equal magnitudes those of the first tensors come first.
         """
+        device = self.stack(part).base.device
         if count <= 0:
-            return kernel.cut_at(_INFINITY, -1)
-        counts = self.once(("census", expert), lambda: self._census(expert))
-        found, _ = kernel.kth_bin(counts, count)
-        return kernel.cut_at(found << MODEL_BIN_BITS, self.size)
+            return kernel.cut_at(_INFINITY, -1, device)
+        upper, missing, coarse = self._bin(expert, count)
+        if not coarse:
+            return kernel.cut_at(upper << MODEL_BIN_BITS, self.size, device)
+        table = self.once(("bin", expert, upper), lambda: self._members(expert, upper))
+        lower, missing = kernel.kth_bin(table.sum(0), missing)
+        pattern, equal = upper << MODEL_BIN_BITS | lower, table[:, lower]
+        own = next((i for i, p in enumerate(self._floats) if (p.base, p.experts) == (part.base, part.experts)), None)
+        if own is None or missing >= int(equal.sum()):
+            return kernel.cut_at(pattern, self.size, device)
+        here = missing - int(equal[:own].sum())
+        if here <= 0 or here >= int(equal[own]):
+            return kernel.cut_at(pattern, -1 if here <= 0 else self.size, device)
+        stack = self.stack(part)
+        return kernel.cut_at(pattern, kernel.place(stack.base, stack.experts[expert], pattern, here), device)
+
+    def _find(self, expert: int, count: int) -> tuple[int, int, bool]:
+        """The bin of the count-th largest, how many of its own belong to the largest, and whether it is too coarse."""
+        census = self.once(("census", expert), lambda: self._census(expert))
+        upper, missing = kernel.kth_bin(census, count)
+        return upper, missing, int(census[upper]) - missing > count // 100
+
+    def _members(self, expert: int, upper: int) -> Tensor:
+        """Of each tensor, how many magnitudes of a bin there are by their lower bits: int64 [tensors, 2^11]."""
+        tables = torch.zeros(len(self._floats), 1 << MODEL_BIN_BITS, dtype=torch.int64)
+        for table, part in zip(tables, self._floats, strict=True):
+            stack = self.stack(part)
+            kernel.model_bin(stack.base, stack.experts[expert], upper, table)
+        return tables
 
     def _census(self, expert: int) -> Tensor:
         counts = torch.zeros(1 << (31 - MODEL_BIN_BITS), dtype=torch.int64)
@@ -116,7 +150,7 @@ class TensorStatistics:
     def cut(self, expert: int, count: int, scope: Scope) -> Cut:
         """Where the `count` largest magnitudes end."""
         if scope == "model":
-            return self.models.cut(expert, count)
+            return self.models.cut(self.part, expert, count)
         return self._kept("cut", expert, count, scope, make=lambda: self._cut(expert, count, scope))
 
     def ranks(self, expert: int, scope: Literal["tensor", "row"]) -> Tensor:
@@ -141,9 +175,9 @@ class TensorStatistics:
         stack = self._stack
         return stack.base, stack.experts[expert]
 
-    @property
+    @cached_property
     def _stack(self) -> Stack:
-        return self.models.stack(self.part)
+        return self.models.stack(self.part)  # may be a copy of every model's tensor: once a merge
 
     @property
     def _width(self) -> int:
@@ -160,7 +194,7 @@ def gram_matrix(stack: Stack) -> Tensor:
     experts = [expert.reshape(-1) for expert in stack.experts]
     size = len(experts) + 1
     total = torch.zeros((size, size), dtype=torch.float64, device=base.device)
-    step = _GRAM_CHUNK if base.device.type == "cpu" else 1 << 22
+    step = _GRAM_CHUNK if base.device.type == "cpu" else max(_GRAM_CHUNK, (1 << 26) // size**2)  # at most 0.5 GiB
     for first in range(0, base.numel(), step):
         part = slice(first, first + step)
         rows = _deltas(base[part], [expert[part] for expert in experts])

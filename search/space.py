@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from merging.catalog import CATALOG, Method, Parameter, Scalar
-from merging.errors import InvalidRecipe
+from merging.errors import InvalidRecipe, InvalidStudy
 from merging.recipe import SCHEMA, DType, GroupMerge, Recipe
 from merging.schedule import GroupKey, group_keys
 from search.study import StudySpec
@@ -123,6 +123,8 @@ class Space:
         along = (self.knots - 1) * key.layers[0] / last if last else 0.0
         first = min(int(along), self.knots - 2)
         part = "" if key.modules == "all" else f".{key.modules}"
+        if along == first:
+            return Places(f"@knot{first}{part}")
         return Places(f"@knot{first}{part}", f"@knot{first + 1}{part}", along - first)
 
     def _method(self, label: str, pick: Pick) -> Method:
@@ -218,6 +220,10 @@ def make_space(spec: StudySpec, layer_count: int) -> Space:
     Raises:
         InvalidInput: more layer ranges than the model has layers.
     """
+    if spec.space.gradient and spec.space.gradient > layer_count:
+        remedy = f"use 2 to {layer_count} knots" if layer_count > 1 else "leave it out"
+        problem = f"is more knots than the model has layers ({layer_count})"
+        raise InvalidStudy("space.gradient", spec.space.gradient, problem, remedy)
     return Space(
         base=spec.models.base,
         experts={e.name: e.path for e in spec.models.experts},

@@ -92,13 +92,17 @@ def _check_bound(place: str, key: str, low: float, high: float, names: tuple[str
         raise InvalidStudy(place, key, "names no method of this study", f"use one of {', '.join(names)}")
     row = CATALOG[method_name]
     parameter = row.parameter(parameter_name)
-    weight = None if row.weighting == "one_hot" else row.weight  # one-hot weights are a choice of experts
+    weight = row.weight if row.weighting == "per_expert" else None  # others are a choice, or an order, of experts
     if parameter is None or parameter.kind in ("bool", "choice") or (parameter is row.weight and weight is None):
         known = [p.name for p in (weight, *row.parameters) if p and p.kind in ("float", "int")] or ["none"]
         raise InvalidStudy(place, key, "names no numeric parameter", f"those of {method_name}: {', '.join(known)}")
     if not low <= high:
         raise InvalidStudy(place, [low, high], "is no range", "write [low, high] with low <= high")
-    if low < parameter.minimum or high > parameter.maximum or (parameter.log and low <= 0):
+    if parameter.kind == "int" and not (float(low).is_integer() and float(high).is_integer()):
+        raise InvalidStudy(place, [low, high], "bounds whole numbers", "write whole numbers")
+    if parameter.log and low <= 0:
+        raise InvalidStudy(place, [low, high], "is searched on a log scale", "let low be above 0")
+    if low < parameter.minimum or high > parameter.maximum:
         lowest = f"[{parameter.minimum:g}, {parameter.maximum:g}]"
         raise InvalidStudy(place, [low, high], "is impossible", f"stay within {lowest}")
 

@@ -80,6 +80,9 @@ def default_start(space: Space, row: Method) -> Start | None:
     if row.weighting == "one_hot":
         return None
     share = 1.0 / len(space.experts)
+    if row.weight is not None:  # as near to it as the space goes
+        low, high = space.bounds.get(f"{row.name}.weight", (row.weight.low, row.weight.high))
+        share = min(max(share, low), high)
     values = {p.name: space.fixed.get(f"{row.name}.{p.name}", p.default) for p in row.parameters}
     return _inside(space, f"default:{row.name}", row, dict.fromkeys(space.experts, share), values)
 

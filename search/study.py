@@ -11,7 +11,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from db.records import DEFAULT_POOL, POOL
@@ -19,6 +18,7 @@ from evaluation.spec import EvaluationSpec
 from merging.errors import InvalidStudy
 from merging.recipe import DType
 from search.spacespec import SpaceSpec, check_space, near
+from search.yamlfile import read_yaml
 
 SCHEMA = "mergesearch/study/v1"
 StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
@@ -118,17 +118,6 @@ class StudySpec(_Frozen):
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without objects, and without a key given twice (of which YAML would keep the last without a word)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load_study(path: Path) -> StudySpec:
     """The study in a YAML or JSON file, its folders made absolute. Raises as `read_study`."""
     root = path.resolve().parent
@@ -142,12 +131,11 @@ def read_study(path: Path) -> StudySpec:
         InvalidStudy: unreadable, or anything in it is wrong.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = read_yaml(path)
     except OSError as error:
         raise InvalidStudy("study file", str(path), f"cannot be read ({error.strerror})", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise InvalidStudy("study file", str(path), f"is not YAML ({problem})", "mend that line") from error
+    except ValueError as error:
+        raise InvalidStudy("study file", str(path), f"is not YAML ({error})", "mend that line") from error
     return parse_study(content)
 
 
@@ -200,6 +188,10 @@ def _check_names(spec: StudySpec) -> None:
             raise InvalidStudy(
                 f"models.experts[{index}].name", name, "names two experts", "give one of them another `name`"
             )
+    for index, name in enumerate(names):
+        if name in ("base", "union"):
+            problem = "is a word of its own in `tokenizer`"
+            raise InvalidStudy(f"models.experts[{index}].name", name, problem, "give the expert another `name`")
     if spec.models.tokenizer not in ("base", "union", *names):
         remedy = f"use base, union or one of {', '.join(names)}"
         raise InvalidStudy("models.tokenizer", spec.models.tokenizer, "is no model of this study", remedy)

@@ -42,7 +42,9 @@ class Resident:
         models = _open(study, store)
         with _frame(models) as folder:
             self.live, self.tokenizer = load_live(folder, device, study.spec["dtype"])
-        self.model = ResidentModel(models, live_tensors(self.live, models.base.names))
+        used, total = memory()
+        room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
+        self.model = ResidentModel(models, live_tensors(self.live, models.base.names), memo_bytes=room)
         self.scorers: dict[int, Scorer] = {}  # by study
 
 

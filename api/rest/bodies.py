@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from api.rest.auth import MayRun
 from api.rest.problems import Refused
 from merging.errors import InvalidInput
+from search.yamlfile import understand_exponents
 
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 _MOST_TEXT, _MOST_VALUES, _MOST_DEPTH, _MOST_BITS = 4096, 10_000, 50, 64
@@ -95,6 +96,9 @@ class _Loader(_Parser):  # type: ignore[misc]
                 raise ValueError(f"the key {str(key)[:100]!r} is no text; put it in quotes")
         _once(pairs)
         return dict(super().construct_mapping(node, deep))
+
+
+understand_exponents(_Loader)
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -4,7 +4,7 @@ from merging.catalog.declare import Method, Parameter
 from merging.catalog.parameters import lambda_, option, share, weight
 
 _ELSEWHERE = "tensors that are no matrices, embeddings and heads take λ times the {}mean of the deltas"
-_DECOMPOSED = "one matrix product a matrix; {} a matrix once a study"
+_DECOMPOSED = "one matrix product or copy a matrix; {} a matrix once a study, as far as there is memory to keep them"
 _ISO = "https://arxiv.org/abs/2502.04959"
 _FLOOR = Parameter(
     "floor",
@@ -43,6 +43,7 @@ METHODS = (
         "merging.methods.spectral:tsv_m",
         "https://arxiv.org/abs/2412.00081",
         _DECOMPOSED.format("T + 2 singular value decompositions"),
+        "an expert of weight 0 still takes its directions; "
         "null directions stay out, so that orthogonal low-rank deltas add up exactly; "
         + _ELSEWHERE.format("weighted "),
         needs=("decompositions",),

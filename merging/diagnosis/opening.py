@@ -14,10 +14,11 @@ from typing import Literal
 from merging.checkpoint import Checkpoint, tie_flag
 from merging.errors import InvalidModel
 from merging.layers import Layout, layout
+from merging.vocabulary.opening import align
 
 BASE = "the base"
 """What the base is called among the models; with a blank in it, it is no expert's name."""
-Kind = Literal["unreadable", "missing", "extra", "shape", "vocabulary", "numbers"]
+Kind = Literal["unreadable", "missing", "extra", "shape", "vocabulary", "rows", "numbers"]
 _VOCABULARIES = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -27,7 +28,7 @@ class Misfit:
 
     Attributes:
         model: the expert's name, or `BASE`.
-        problem: what is wrong; for "unreadable" the whole message, which holds its remedy.
+        problem: what is wrong; for "unreadable" and "vocabulary" the whole message, which holds its remedy.
         tensors: every tensor that it concerns.
     """
 
@@ -113,20 +114,34 @@ def open_all(base: Path, experts: Mapping[str, Path]) -> Opened:
 def _compare(name: str, expert: Checkpoint, base: Checkpoint, places: Layout) -> list[Misfit]:
     mine, theirs = set(expert.names), set(base.names)
     lists: dict[Kind, list[str]] = {"missing": sorted(theirs - mine), "extra": sorted(mine - theirs)}
-    lists |= {"vocabulary": [], "shape": [], "numbers": []}
+    lists |= {"rows": [], "shape": [], "numbers": []}
     for tensor in sorted(mine & theirs):
         here, there = expert.entry(tensor), base.entry(tensor)
         if here.shape != there.shape:
             outside = not isinstance(places.places[tensor].layer, int)
             same_width = len(here.shape) > 0 and here.shape[1:] == there.shape[1:]
-            lists["vocabulary" if outside and same_width else "shape"].append(tensor)
+            lists["rows" if outside and same_width else "shape"].append(tensor)
         elif here.dtype.is_floating_point != there.dtype.is_floating_point:
             lists["numbers"].append(tensor)
-    return [
+    apart = _unaligned(expert, base)
+    rows = lists.pop("rows") if apart else []
+    first = f"{_problem('rows', rows[0], expert, base)}, and " if rows else ""
+    refused = [Misfit(name, "vocabulary", first + apart, tuple(rows))] if apart else []
+    return refused + [
         Misfit(name, kind, _problem(kind, tensors[0], expert, base), tuple(tensors))
         for kind, tensors in lists.items()
         if tensors
     ]
+
+
+def _unaligned(expert: Checkpoint, base: Checkpoint) -> str:
+    """Why the expert's vocabulary cannot be brought together with the base's; empty if it can, or is the same."""
+    try:
+        align(base, {expert.key: expert})
+    except InvalidModel as error:
+        whose = "" if error.key == expert.key else f"{error.key} "
+        return f"{whose}{error.problem}; {error.remedy}"
+    return ""
 
 
 def _problem(kind: Kind, tensor: str, expert: Checkpoint, base: Checkpoint) -> str:

@@ -17,7 +17,7 @@ Level = Literal["ok", "warning", "bad"]
 Code = Literal[
     "unreadable", "missing", "extra", "shape", "numbers", "vocabulary", "not_finite",
     "other_base", "common_ancestor", "permuted", "large_deltas", "opposed", "uneven_norms", "identical", "is_base",
-    "dtype", "ties", "tokenizer",
+    "dtype", "ties", "tokenizer", "rows",
     "fits", "frozen",
 ]  # fmt: skip
 
@@ -33,11 +33,12 @@ PERMUTED_SHARE = 0.1  # of an MLP's hidden units that resemble another one
 UNEVEN_NORMS = 10.0  # longest delta by shortest: the rest is noise beside the longest
 SPARSE_SHARE = 0.5  # of the elements unchanged, from which on it is worth a word
 
+_CHOOSE = "say whose vocabulary the merge has (tokenizer: base, union or an expert): rows meet by their token"
 _MISFIT_REMEDIES = {
     "missing": "use fine-tunes of this base, saved as full checkpoints",
     "extra": "use fine-tunes of this base, saved as full checkpoints",
     "shape": "use fine-tunes of this base",
-    "vocabulary": "the vocabularies differ: resize_token_embeddings() one of them and save it again",
+    "rows": _CHOOSE,
     "numbers": "save both in floating point",
 }
 
@@ -91,15 +92,15 @@ def _misfits(found: Diagnosis) -> Iterator[Remark]:
 
 
 def _misfit(model: str, misfit: Misfit, found: Diagnosis) -> Remark:
-    if misfit.kind == "unreadable":
-        return Remark("bad", "unreadable", (model,), misfit.problem)
+    if misfit.kind in ("unreadable", "vocabulary"):
+        return Remark("bad", misfit.kind, (model,), misfit.problem)
     others = len(misfit.tensors) - 1
     problem = misfit.problem + (f" (and {others} more such tensor{'s' * (others > 1)})" if others else "")
     remedy = _MISFIT_REMEDIES[misfit.kind]
     here, there = found.facts[model].ties, found.facts[BASE].ties
     if misfit.kind in ("missing", "extra") and here != there:
         remedy = f"save both with the same tie_word_embeddings ({here} here, {there} in the base)"
-    return Remark("bad", misfit.kind, (model,), problem, remedy)
+    return Remark("warning" if misfit.kind == "rows" else "bad", misfit.kind, (model,), problem, remedy)
 
 
 def _folders(found: Diagnosis) -> Iterator[Remark]:
@@ -115,8 +116,7 @@ def _folders(found: Diagnosis) -> Iterator[Remark]:
             yield Remark("warning", "ties", (name,), problem, remedy)
         if own.tokens and base.tokens and own.tokens != base.tokens:
             problem = "has other tokens, or other ids for them, than the base"
-            remedy = "make sure that no id means two things: merged embeddings are read with one tokenizer"
-            yield Remark("warning", "tokenizer", (name,), problem, remedy)
+            yield Remark("warning", "tokenizer", (name,), problem, _CHOOSE)
         if set(own.dtypes) != set(base.dtypes):
             problem = f"is stored as {_dtypes(own)} where the base is {_dtypes(base)}"
             remedy = "expect rounding in its delta; save both in one dtype, the wider if you have it"

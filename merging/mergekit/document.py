@@ -4,9 +4,10 @@ mergekit itself passes over keys and parameters it does not know (`densty: 0.5` 
 refused.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from merging.errors import InvalidRecipe
 
@@ -52,10 +53,16 @@ def _folder(found: Any) -> Any:
     return found
 
 
+def _span(found: tuple[int, int]) -> tuple[int, int]:
+    if found[0] >= found[1]:
+        raise ValueError("holds no layer: write [first, end), first below end")
+    return found
+
+
 Setting = Annotated[tuple[Rule, ...], BeforeValidator(_rules)]
 Settings = Annotated[dict[str, Setting], BeforeValidator(lambda found: {} if found is None else found)]
 Reference = Annotated[str, BeforeValidator(_folder)]
-Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
+Range = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], AfterValidator(_span)]
 
 
 class Source(_Record):
@@ -110,6 +117,18 @@ class Document(_Record):
             raise InvalidRecipe("tokenizer", None, "and tokenizer_source are both given", "write one of them")
         return self
 
+    def references(self) -> Iterator[tuple[str, str]]:
+        """Every model that is named, with the key that names it."""
+        if self.base_model:
+            yield "base_model", self.base_model
+        for index, model in enumerate(self.models or ()):
+            yield f"models[{index}].model", model.model
+        for index, part in enumerate(self.slices or ()):
+            if part.base_model:
+                yield f"slices[{index}].base_model", part.base_model
+            for number, source in enumerate(part.sources):
+                yield f"slices[{index}].sources[{number}].model", source.model
+
     def filters(self) -> list[str]:
         """Every text that some parameter looks for in names, in the order of the file."""
         scopes = [model.parameters for model in self.models or ()]
@@ -155,8 +174,9 @@ def parse(content: Any) -> Document:
     except ValidationError as error:
         first = error.errors()[0]
         parts = list(first["loc"])
+        unknown = str(parts[-1]) if first["type"] == "extra_forbidden" else ""
         if "parameters" in parts:  # beyond lie the kinds of value that were tried
-            parts = parts[: parts.index("parameters") + 2]
+            parts = parts[: parts.index("parameters") + 2] + ([unknown] if unknown and len(parts) > 3 else [])
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)[1:] or "config"
         value = None if first["type"] == "missing" else first["input"]
         last = str(parts[-1]) if parts else ""

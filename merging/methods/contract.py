@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from merging.kernel.competing import Contest
 from merging.kernel.program import Cut, Keep, Program
 
 Parameters = Mapping[str, Any]
@@ -60,7 +61,7 @@ class Statistics(Protocol):
     def cut(self, expert: int, count: int, scope: Scope) -> Cut:
         """Where the `count` largest magnitudes of an expert's delta end; of equal ones the lowest indices come first.
 
-        Within the model the place is that of the nearest of a million magnitudes, and equal ones stay together.
+        Within the model the count is kept to 1 %; of equal magnitudes those of the first tensors come first.
         """
         ...
 
@@ -122,7 +123,7 @@ class LinearMethod(Protocol):
 class ElementwiseMethod(Protocol):
     """A method that keeps elements of every delta and joins them element by element."""
 
-    def program(self, weights: Sequence[float], parameters: Parameters, context: TensorContext) -> Program:
+    def program(self, weights: Sequence[float], parameters: Parameters, context: TensorContext) -> Program | Contest:
         """What the kernel does with this tensor."""
         ...
 

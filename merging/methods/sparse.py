@@ -71,8 +71,8 @@ def _drawn_by_rank(expert: int, weight: float, values: Parameters, context: Tens
     ranks = statistics.ranks(expert, scope) if epsilon > 0.0 else None
     inverse = values["rescale"] == "inverse"
     low, high = density - epsilon, density + epsilon
-    if inverse:  # ε may take p down to 0, and nothing is divided by that
-        low = max(low, math.ulp(1.0))
+    if inverse:  # ε may take p down to 0, and nothing is divided by that: half a rank's step, and draws have 24 bits
+        low = max(low, epsilon / max(1, statistics.population(scope)), 2.0**-24)
     chance = Chance(_key(expert, context), low, high, ranks, statistics.population(scope), inverse)
     return _rescaled(expert, Keep(weight, chance=chance), values, context)
 

@@ -88,8 +88,8 @@ def _total(deltas: Tensor) -> Tensor:
 
 
 def _scale(deltas: Tensor) -> Tensor:
-    """The largest Frobenius norm of a delta: what is null in a sum or a remainder is measured by what went in."""
-    return torch.stack([torch.linalg.matrix_norm(delta.double()) for delta in deltas]).max()
+    """The largest singular value of a delta: what is null in a sum or a remainder is measured by what went in."""
+    return torch.stack([torch.linalg.matrix_norm(delta.double(), ord=2) for delta in deltas]).max()
 
 
 def _flat(parts: list[Factors], floor: float) -> Tensor:

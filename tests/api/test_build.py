@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from api.build import as_mergekit, load_recipe
 from api.cli import app
 from merging.checkpoint import SINGLE
-from merging.errors import InvalidRecipe
+from merging.errors import InvalidModel, InvalidRecipe
 from merging.recipe import parse_recipe
 from tests.merging.factories import write_models, write_tensors
 
@@ -59,6 +59,26 @@ def test_a_recipe_is_said_in_mergekit_s_words_with_what_the_base_is_stored_in(tm
     assert again.digest(prints) == recipe.digest(prints)
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"base_model": "mistralai/Mistral-7B-v0.1"}, "base_model"),
+        ({"models": [*MERGEKIT["models"], {"model": "nope", "parameters": {"weight": 1}}]}, "models[2].model"),
+    ],
+)
+def test_a_model_that_is_no_folder_is_named_by_the_config_s_own_key(
+    tmp_path: Path, change: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(InvalidModel, match="is no folder here; download the model") as caught:
+        load_recipe(write(tmp_path, MERGEKIT | change))
+    assert caught.value.key == key
+
+
+def test_a_config_without_its_method_is_told_so_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRecipe, match="merge_method"):
+        load_recipe(write(tmp_path, {k.replace("method", "methd"): v for k, v in MERGEKIT.items()}))
+
+
 def test_a_misspelt_key_of_mergekit_s_is_refused(tmp_path: Path) -> None:
     wrong = MERGEKIT | {"parameters": {"densty": 0.5}}
     with pytest.raises(InvalidRecipe, match="densty"):
@@ -83,3 +103,15 @@ def test_a_missing_base_is_estimated_from_its_fine_tunes(tmp_path: Path) -> None
     found = load_file(tmp_path / "base" / SINGLE)["layers.0.mlp.up_proj.weight"]
     mean = torch.stack([load_file(model / SINGLE)["layers.0.mlp.up_proj.weight"] for model in models]).mean(0)
     assert (found - base).norm() < 0.01 * (mean - base).norm()
+
+
+def test_small_numbers_survive_an_export_and_keys_given_twice_do_not(tmp_path: Path) -> None:
+    base, experts = write_models(tmp_path, experts=2)
+    group = {"layers": [0, 4], "method": "ram", "parameters": {"epsilon": 1e-5}, "weights": {"add": 1, "sort": 1}}
+    content = {"schema": "mergesearch/recipe/v1", "base": str(base), "experts": {n: str(p) for n, p in experts.items()}}
+    recipe = parse_recipe(content | {"groups": [group]})
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    assert "1e-05" in recipe.to_json() and load_recipe(tmp_path / "recipe.json") == recipe
+    (tmp_path / "twice.yaml").write_text(yaml.safe_dump(content) + "seed: 1\nseed: 2\n")
+    with pytest.raises(InvalidRecipe, match="'seed' is given twice"):
+        load_recipe(tmp_path / "twice.yaml")

@@ -71,3 +71,8 @@ def test_two_stacks_of_layers_are_refused() -> None:
     names = [f"{side}.block.{i}.w" for side in ("encoder", "decoder") for i in range(2)]
     with pytest.raises(InvalidRecipe, match="slices: are counted in one stack of layers, and this model has 2"):
         arrange(recipe({"layers": [0, 2]}, layers=2), layout(names, {}), EXPERTS)
+
+
+def test_leaving_out_the_last_layers_is_a_change_too() -> None:
+    made = arrange(recipe({"layers": [0, 11]}, layers=11), layout(NAMES, {}), EXPERTS)
+    assert made.stacked and made.layer_count == 11

@@ -21,9 +21,10 @@ from merging.catalog import CATALOG, Method, Parameter, implementation
 from merging.methods.contract import Statistics
 from tests.merging.driver import context_of, is_linear, merge, neutral, parameters_of, shape_of, statistics
 
-SHAPES = [(), (1,), (8,), (1, 5), (5, 1), (6, 4), (3, 4, 5)]
+SHAPES = [(), (1,), (8,), (1, 5), (5, 1), (6, 4), (3, 4, 5), (0, 4), (2, 0, 3)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 DRAWS = {row.name for row in CATALOG.values() if "masks" in row.needs}  # methods that draw at random
+READINGS = {"origin", "normalize", "solver"}  # other methods under one name
 SUMS = ("task_arithmetic", "dare", "dare_ties", "della_linear", "breadcrumbs", "breadcrumbs_ties", "composable_sft")
 
 _WHOLE = "selects over the whole tensor (the kernel's pieces: tests/merging/kernel)"
@@ -147,8 +148,12 @@ def _weights(row: Method, experts: int) -> st.SearchStrategy[list[float]]:
 
 
 def _values(parameter: Parameter) -> st.SearchStrategy[Any]:
-    if parameter.kind != "float":
+    if parameter.name in READINGS:
         return st.just(parameter.default)
+    if parameter.kind in ("bool", "choice"):
+        return st.sampled_from(parameter.choices or (False, True))
+    if parameter.kind == "int":
+        return st.sampled_from([int(parameter.neutral), int(parameter.default), int(parameter.low)])
     named = [parameter.neutral, parameter.default, parameter.low, parameter.high]
     return st.one_of(st.sampled_from(named), st.floats(parameter.low, parameter.high))
 

@@ -80,3 +80,8 @@ def test_gram_solve_of_a_deficient_problem_is_the_smallest_solution() -> None:
     assert_close(gram_solve(factors, 0.0), (torch.linalg.pinv(rows) @ targets).mT)
     nothing = gram_factors(torch.zeros(5, 5), torch.zeros(3, 5))
     assert torch.equal(gram_solve(nothing, 0.0), torch.zeros(3, 5, dtype=torch.float64))
+
+
+def test_a_part_of_a_decomposition_does_not_keep_the_whole() -> None:
+    factors = svd(torch.randn(30, 20, generator=torch.Generator().manual_seed(0)), 1e-6, rank=1)
+    assert factors.left.untyped_storage().nbytes() == 30 * 8 and factors.right.untyped_storage().nbytes() == 20 * 8

@@ -234,3 +234,14 @@ def test_a_program_without_a_cut_costs_no_look_at_the_numbers() -> None:
     )
     assert program.keeps == (program.keeps[0],) and isinstance(program.keeps[0], Keep)
     assert program.keeps[0].above is None and program.keeps[0].chance is None
+
+
+@pytest.mark.parametrize("name", ["della", "della_linear"])
+def test_at_its_widest_della_divides_by_no_vanishing_probability(name: str) -> None:
+    delta = torch.full((512, 2048), 1e-6)
+    delta[:, 0] = 1e-9  # the smallest of each row: rank 0
+    for seed in range(3):
+        update = merge(
+            CATALOG[name], torch.zeros(512, 2048), [delta], [1.0], {"epsilon": 1.0, "density": 0.5}, seed=seed
+        )
+        assert float(update.abs().max()) < 1e-2

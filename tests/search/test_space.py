@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging.catalog import CATALOG
-from merging.errors import InvalidRecipe
+from merging.catalog import CATALOG, Method
+from merging.errors import InvalidRecipe, InvalidStudy
 from search.space import Dimension, Space, dimensions, middle
-from search.starts import UNIFORM, starts
+from search.starts import UNIFORM, default_start, starts
 from tests.search.factories import LAYERS, space_of
 
 EVERY_METHOD = [m.name for m in CATALOG.values() if m.experts[1] >= 3]
@@ -145,9 +145,8 @@ def gradient(knots: int = 3, **space: object) -> Space:
 
 def test_a_gradient_asks_at_its_knots_and_gives_every_layer_what_lies_between() -> None:
     space = gradient()
-    assert names(space={"gradient": 3}) == [f"task_arithmetic.weight[{e}]@knot{k}" for e in "abc" for k in (0, 1)] + [
-        f"task_arithmetic.weight[{e}]@knot2" for e in "abc"
-    ]
+    asked = [f"task_arithmetic.weight[{e}]@knot{k}" for k in range(3) for e in "abc"]
+    assert names(space={"gradient": 3}) == asked
     values = {"knot0": 0.0, "knot1": 0.6, "knot2": 0.3}
     recipe = space.walk(lambda d: values[d.name.partition("@")[2]])
     assert [g.layers for g in recipe.groups] == [(i, i + 1) for i in range(LAYERS)]
@@ -175,3 +174,22 @@ def test_a_fixed_value_is_held_and_not_asked_for() -> None:
     parameters = space.walk(middle).groups[0].parameters
     assert (parameters["scope"], parameters["density"]) == ("model", 0.25)
     assert any(s.origin == "default:ties" for s in starts(space))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in CATALOG.values() if row.weighting != "one_hot"], ids=lambda row: row.name
+)
+def test_every_method_s_defaults_lie_in_its_space(row: Method) -> None:
+    if row.experts[1] >= 3:
+        space = space_of(space={"methods": [row.name]})
+        found = default_start(space, row)
+        assert found is not None and found.params is not None
+
+
+def test_more_knots_than_layers_are_refused() -> None:
+    with pytest.raises(InvalidStudy, match=f"space.gradient: {LAYERS + 1} is more knots than the model has layers"):
+        gradient(LAYERS + 1)
+
+
+def test_a_layer_on_a_knot_asks_for_that_knot_alone() -> None:
+    assert len(dimensions(gradient(LAYERS))) == 3 * LAYERS

@@ -89,7 +89,7 @@ def test_everything_that_does_not_fit_is_told_at_once(tmp_path: Path, base: dict
         "vocabulary", "shape", "missing", "extra", "numbers"
     }  # fmt: skip
     assert "1 more such tensor)" in found["shape", ("one",)].problem
-    assert "resize_token_embeddings" in found["vocabulary", ("one",)].remedy
+    assert "save its tokenizer" in found["vocabulary", ("one",)].problem
     assert ("fits", ("two",)) in found and len(diagnosis.tensors) == len(base)  # what does fit is measured all the same
     assert [m.tensors for m in diagnosis.misfits if m.kind == "shape"] == [
         ("model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight")

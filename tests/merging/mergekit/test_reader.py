@@ -179,3 +179,16 @@ def test_refused(content: dict[str, Any], message: str) -> None:
 def test_no_mapping_is_no_configuration() -> None:
     with pytest.raises(InvalidRecipe, match="config: 'list' is no mapping"):
         read(["merge_method"], ROOT, llama_layout)
+
+
+@pytest.mark.parametrize("span", [[8, 4], [3, 3]])
+def test_a_range_that_holds_no_layer_is_named_by_its_own_key(span: list[int]) -> None:
+    sources = [{"model": "a", "layer_range": span}]
+    with pytest.raises(InvalidRecipe, match="holds no layer") as caught:
+        reading(merge_method="passthrough", slices=[{"sources": sources}])
+    assert caught.value.key == "slices[0].sources[0].layer_range"
+
+
+def test_a_misspelt_filter_is_named_not_the_parameter() -> None:
+    with pytest.raises(InvalidRecipe, match="filtr"):
+        reading(**ties(1, 1, parameters={"density": [{"filtr": "mlp", "value": 0.3}, {"value": 1}]}))
