@@ -212,8 +212,10 @@ def estimate(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda:0 …")] = "cpu",
 ) -> None:
     """Estimate the common base of models whose base is missing, from what their low-rank changes leave alone."""
+    from api.run import require_devices
     from merging.detuning import RECORD, estimate_base
 
+    require_devices((device,))
     console = Console(stderr=True)
     estimate_base(models, to.absolute(), rank=rank, device=device, progress=lambda name: console.log(name))
     left = json.loads((to / RECORD).read_text())["unexplained"]

@@ -29,7 +29,7 @@ def run_file(
     """
     console = Console(stderr=True)
     spec = load_study(path)
-    _require_devices(devices)
+    require_devices(devices)
     home = home.absolute()
     place = (to.absolute() if to else home / "exports" / spec.name) if export else None
     require_writable("home", home, "choose another folder with --home")
@@ -61,7 +61,12 @@ def default_devices(parallel: int) -> tuple[str, ...]:
     return tuple(f"cuda:{i}" for i in range(min(count, parallel))) or ("cpu",) * parallel
 
 
-def _require_devices(names: tuple[str, ...]) -> None:
+def require_devices(names: tuple[str, ...]) -> None:
+    """Sees that the devices are there.
+
+    Raises:
+        InvalidInput: one is not.
+    """
     if not names:
         return
     import torch

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from api.build import as_mergekit, load_recipe
 from api.cli import app
+from api.cli import estimate as app_estimate
 from merging.checkpoint import SINGLE
-from merging.errors import InvalidModel, InvalidRecipe
+from merging.errors import InvalidInput, InvalidModel, InvalidRecipe
 from merging.recipe import parse_recipe
 from tests.merging.factories import write_models, write_tensors
 
@@ -103,6 +104,11 @@ def test_a_missing_base_is_estimated_from_its_fine_tunes(tmp_path: Path) -> None
     found = load_file(tmp_path / "base" / SINGLE)["layers.0.mlp.up_proj.weight"]
     mean = torch.stack([load_file(model / SINGLE)["layers.0.mlp.up_proj.weight"] for model in models]).mean(0)
     assert (found - base).norm() < 0.01 * (mean - base).norm()
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="device: 'nonsense'"):
+        app_estimate([tmp_path / "no", tmp_path / "such", tmp_path / "models"], tmp_path / "base", device="nonsense")
 
 
 def test_small_numbers_survive_an_export_and_keys_given_twice_do_not(tmp_path: Path) -> None:
