@@ -7,7 +7,6 @@ it explains little, and what it gives is farther from their base than their mean
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from merging.checkpoint import INDEX, SINGLE, Checkpoint, tie_flag
+from merging.checkpoint import SINGLE, Checkpoint
 from merging.companions import companions
 from merging.errors import InvalidModel
 from merging.fingerprint import is_finite
 from merging.folder import appearing, write_file
 from merging.models import ModelSet
+from merging.resultconfig import tied
 from merging.roles import role
-from merging.shard import header
+from merging.weightfiles import write_weights
 
 FEWEST = 3
 RECORD = "base_estimate.json"
@@ -63,13 +63,17 @@ def estimate_base(
     with appearing(to) as folder:
         models, shares = _open(checkpoints), [0.0]
 
-        def make(name: str) -> Tensor:
+        def fill(name: str, out: Tensor) -> None:
             made, unexplained = _tensor(models, name, rank, iterations, device)
             shares.append(unexplained)
-            return made
+            out.copy_(made)
+            if progress is not None:
+                progress(name)
 
-        _write_weights(models.base, make, folder, progress)
-        _write_companions(models.base, folder)
+        first = models.base
+        files = [(file, [(e.name, e.dtype, e.shape) for e in held]) for file, held in first.files()]
+        write_weights(folder, files, fill, indexed=SINGLE not in first.shards)
+        _write_companions(first, folder)
         how = {"method": "spectral detuning", "rank": rank, "iterations": iterations, "unexplained": max(shares)}
         _write_json(folder / RECORD, how | {"models": [str(path) for path in checkpoints]})
 
@@ -189,43 +193,13 @@ def _tensor(models: ModelSet, name: str, rank: int, iterations: int, device: str
     return made.to(first.dtype).cpu(), unexplained
 
 
-def _write_weights(
-    first: Checkpoint, make: Callable[[str], Tensor], folder: Path, progress: Callable[[str], None] | None
-) -> None:
-    """The weight files, laid out as the first model's."""
-    weights, total = {}, 0
-    for file, entries in first.files():
-        with (folder / file).open("wb") as out:
-            out.write(header((e.name, e.dtype, e.shape) for e in entries))
-            for entry in entries:
-                total += out.write(_bytes(make(entry.name)))
-                weights[entry.name] = file
-                if progress is not None:
-                    progress(entry.name)
-            out.flush()
-            os.fsync(out.fileno())
-    if SINGLE not in first.shards:
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
-        _write_json(folder / INDEX, index)
-
-
-def _bytes(tensor: Tensor) -> bytearray:
-    """The tensor's numbers as they lie in a file."""
-    data = bytearray(tensor.numel() * tensor.element_size())
-    if data:
-        torch.frombuffer(data, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
-    return data
-
-
 def _write_companions(first: Checkpoint, folder: Path) -> None:
     """config.json, the tokenizer and the other files beside the weights."""
     for source in companions(first.path):
         target = folder / source.relative_to(first.path)
         target.parent.mkdir(exist_ok=True)
         write_file(target, source.read_bytes())
-    config = dict(first.config)
-    if first.ties_head and tie_flag(config) is None:
-        config["tie_word_embeddings"] = True
+    config = tied(dict(first.config), first)
     _write_json(folder / "config.json", config)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merging.arrangement import Arrangement
-from merging.checkpoint import tie_flag
+from merging.checkpoint import Checkpoint, tie_flag
 from merging.layers import COUNTS
 from merging.models import ModelSet
 from merging.vocabulary.ids import translated
@@ -21,12 +21,18 @@ def result_config(models: ModelSet, dtype: str | None, arrangement: Arrangement)
     config: dict[str, Any] = json.loads(json.dumps(models.base.config))
     own = models.experts[models.tokenizer].config if models.tokenizer in models.experts else {}
     config = translated(config, models.alignment, own)
-    if models.base.ties_head and tie_flag(config) is None:
-        config["tie_word_embeddings"] = True
+    tied(config, models.base)
     if arrangement.stacked:
         _restack(config, arrangement.origins, models.layout.layer_count)
     if dtype:
         _store_as(config, dtype)
+    return config
+
+
+def tied(config: dict[str, Any], base: Checkpoint) -> dict[str, Any]:
+    """The configuration, saying that the head is tied where it is left out and nothing else says so."""
+    if base.ties_head and tie_flag(config) is None:
+        config["tie_word_embeddings"] = True
     return config
 
 

@@ -168,6 +168,8 @@ class TensorStatistics:
         base, other = self._pair(expert)
         if scope == "row":
             return kernel.cut(base, other, count, row_width=self._width)
+        if base.numel() <= kernel.SMALL:
+            return kernel.cut(base, other, count)
         counts = self._kept("histogram", expert, make=lambda: kernel.histogram(base, other))
         return kernel.cut(base, other, count, histogram=counts)
 
