@@ -44,9 +44,8 @@ def estimate_base(
     """Writes an estimate of the models' common base as a folder that `from_pretrained` loads.
 
     What is equal in all models is copied bit for bit. Matrices, embeddings, heads and each of a stack of matrices are
-    estimated; every other tensor is the mean. Layout, dtypes, config and companions are the first model's;
-    `base_estimate.json` says where the numbers come from, and what is `unexplained` of the worst matrix (`Estimate`).
-    Memory: the largest tensor of every model, and some ten of it in float32.
+    estimated; every other tensor is the mean. Layout, dtypes, config and companions are the first model's. In
+    `base_estimate.json` stands what is `unexplained` of the worst matrix. Memory: some ten tensors, and one a model.
 
     Args:
         checkpoints: the models' folders, three or more.
@@ -70,10 +69,7 @@ def estimate_base(
             if progress is not None:
                 progress(name)
 
-        first = models.base
-        files = [(file, [(e.name, e.dtype, e.shape) for e in held]) for file, held in first.files()]
-        write_weights(folder, files, fill, indexed=SINGLE not in first.shards)
-        _write_companions(first, folder)
+        _write_like(models.base, fill, folder)
         how = {"method": "spectral detuning", "rank": rank, "iterations": iterations, "unexplained": max(shares)}
         _write_json(folder / RECORD, how | {"models": [str(path) for path in checkpoints]})
 
@@ -193,8 +189,10 @@ def _tensor(models: ModelSet, name: str, rank: int, iterations: int, device: str
     return made.to(first.dtype).cpu(), unexplained
 
 
-def _write_companions(first: Checkpoint, folder: Path) -> None:
-    """config.json, the tokenizer and the other files beside the weights."""
+def _write_like(first: Checkpoint, fill: Callable[[str, Tensor], None], folder: Path) -> None:
+    """The weights laid out as the first model's, config.json, the tokenizer and the other files beside them."""
+    files = [(file, [(e.name, e.dtype, e.shape) for e in held]) for file, held in first.files()]
+    write_weights(folder, files, fill, indexed=SINGLE not in first.shards)
     for source in companions(first.path):
         target = folder / source.relative_to(first.path)
         target.parent.mkdir(exist_ok=True)

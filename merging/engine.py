@@ -20,7 +20,7 @@ from merging.catalog import implementation, method
 from merging.errors import InvalidRecipe, NonFiniteCandidate
 from merging.fingerprint import is_finite
 from merging.memo import Memo
-from merging.methods.contract import DeltaMethod, ElementwiseMethod, LinearMethod, TensorContext
+from merging.methods.contract import ContestMethod, DeltaMethod, ElementwiseMethod, LinearMethod, TensorContext
 from merging.models import ModelSet, Stack
 from merging.recipe import Merge, Recipe
 from merging.roles import role, transposed
@@ -148,20 +148,26 @@ class Engine:
         if is_elementwise(code):
             program = code.program(merge.weights, merge.parameters, context)
             return kernel.run(program, out, stack.base, stack.experts, stored)
+        if is_contest(code):
+            prepared = self._prepare(plan, code, context, lambda: _deltas(stack.base.float(), stack.experts))
+            contest = code.contest(prepared, merge.weights, merge.parameters)
+            return kernel.run(contest, out, stack.base, stack.experts, stored)
         merged = self._merge_deltas(plan, code, context, stack).to(stored)
         out.copy_(merged)
         return is_finite(merged)
 
     def _merge_deltas(self, plan: Plan, code: DeltaMethod, context: TensorContext, stack: Stack) -> Tensor:
         base = stack.base.float()
-        deltas = torch.empty((len(stack.experts), *base.shape), device=base.device)
-        for delta, expert in zip(deltas.unbind(), stack.experts, strict=True):
-            torch.sub(expert.float(), base, out=delta)
+        deltas = _deltas(base, stack.experts)
+        prepared = self._prepare(plan, code, context, lambda: deltas)
+        weights = torch.tensor(plan.merge.weights, dtype=torch.float32, device=base.device)
+        return base + code.combine(deltas, prepared, weights, plan.merge.parameters)
+
+    def _prepare(self, plan: Plan, code: DeltaMethod, context: TensorContext, deltas: Callable[[], Tensor]) -> Any:
+        """What the method prepares from the deltas, made once for each value of what it depends on."""
         merge, part = plan.merge, plan.part
         key = ("prepared", part.name, part.base, part.experts, merge.method, merge.prepare)
-        prepared = self._kept.get(key, lambda: code.prepare(deltas, merge.parameters, context))
-        weights = torch.tensor(merge.weights, dtype=torch.float32, device=base.device)
-        return base + code.combine(deltas, prepared, weights, merge.parameters)
+        return self._kept.get(key, lambda: code.prepare(deltas(), merge.parameters, context))
 
     def _context(self, plan: Plan) -> TensorContext:
         models, part = self.models, plan.part
@@ -196,6 +202,11 @@ def is_elementwise(code: ElementwiseMethod | DeltaMethod) -> TypeIs[ElementwiseM
     return hasattr(code, "program")
 
 
+def is_contest(code: DeltaMethod) -> TypeIs[ContestMethod]:
+    """Whether the kernel joins what a method of the third shape has prepared."""
+    return hasattr(code, "contest")
+
+
 def combine_linear(out: Tensor, stack: Stack, coefficients: Sequence[float] | Tensor, stored: torch.dtype) -> bool:
     """out = Σ c_i · X_i over base and experts, rounded to `stored` on the way.
 
@@ -218,6 +229,14 @@ def combine_linear(out: Tensor, stack: Stack, coefficients: Sequence[float] | Te
     merged = sums.to(stored)
     out.copy_(merged)
     return is_finite(merged)
+
+
+def _deltas(base: Tensor, experts: Sequence[Tensor]) -> Tensor:
+    """X_t − θ_0, float32 [T, *shape], of a float32 base."""
+    deltas = torch.empty((len(experts), *base.shape), device=base.device)
+    for delta, expert in zip(deltas.unbind(), experts, strict=True):
+        torch.sub(expert.float(), base, out=delta)
+    return deltas
 
 
 def _merge_plan(merge: Merge, experts: Sequence[str], recipe: Recipe) -> MergePlan:

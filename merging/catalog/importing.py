@@ -12,7 +12,7 @@ METHODS = (
         "θ₀ + clamp(τ, −t, t)",
         "merging.methods.importing:nearswap",
         "https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
-        "one pass over the delta",
+        "one pass over memory",
         "exact; mergekit's weights stop at |τ| = 1e-6; the author saw quality fall above t = 0.0025",
         experts=(1, 1),
         weighting="none",

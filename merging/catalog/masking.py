@@ -45,7 +45,7 @@ METHODS = (
         "experts that vary most, e_t = Σ τ̂_t² / Σ_j Σ τ̂_j², A the experts whose τ̂_t has the sign of Σ_j τ̂_j",
         "merging.methods.sce:sce",
         "https://arxiv.org/abs/2408.07990",
-        "two passes over the deltas; a selection by variance once for each new `select`",
+        "one pass over memory; a selection by variance once for each new `select`",
         "the merged deltas are masked (paper, mergekit); `mask_output: false` is the authors' code, which masks only "
         "to find the weights; `uniform_below: 1e-6` is mergekit's; at least one element that varies is selected; one "
         "expert alone does not vary: with select < 1 it gives the base",
@@ -96,7 +96,7 @@ METHODS = (
         "elements that expert t changed with others and alone",
         "merging.methods.ram:ram_plus",
         _RAM,
-        "three passes over the deltas",
+        "two passes over memory",
         "ρ within the tensor (mergekit's ramplus_tl); the authors' code counts over the model, with α = 1 and our "
         f"1 + r for its r; {_CHANGED}; equal weights are the paper",
         normalised=True,
@@ -117,7 +117,7 @@ METHODS = (
         "θ₀ + λ v_s, s = argmax_t |v_t|, v_t = w_t τ_t, element by element",
         "merging.methods.masking:magmax",
         "https://arxiv.org/abs/2407.06322",
-        "one pass over the deltas",
+        "one pass over memory",
         f"{_SCALED}; of opposite equals the positive one",
         weight=weight(),
         parameters=(lambda_(0.1, 1.5, searched=False),),
@@ -128,7 +128,7 @@ METHODS = (
         "θ₀ + λ s · max_{t: sign v_t = s} |v_t|, s = sign Σ v_t, v_t = w_t τ_t, element by element",
         "merging.methods.masking:emr",
         "https://arxiv.org/abs/2405.17461",
-        "one pass over the deltas",
+        "one pass over memory",
         f"the unified model alone, without the masks and scales that make it an expert again; {_SCALED}; a tied vote "
         "elects + (the authors' code: −)",
         weight=weight(),
@@ -140,7 +140,7 @@ METHODS = (
         "θ₀ + λ v ⊙ [Σ_t M_t ≥ k], v = Σ v_t, M_t = |v_t| > λ_m |v − v_t|, v_t = w_t τ_t",
         "merging.methods.masking:consensus",
         "https://arxiv.org/abs/2405.07813",
-        "two passes over the deltas",
+        "one pass over memory",
         f"one λ_m for all experts (the authors choose one each by validation); {_SCALED}; k counts at most the experts "
         "that take part, where the authors' code gives the base; k = 0 is task arithmetic",
         weight=weight(),
@@ -210,7 +210,7 @@ METHODS = (
         "https://arxiv.org/abs/2306.16788",
         "one pass over the deltas; the masks are compared once a study",
         "experts with other zeros are refused (the authors' code takes the last one's mask unseen); `intersection` "
-        "keeps what none, `union` what not all have pruned",
+        "keeps what none, `union` what not all have pruned; experts of weight 0 count",
         needs_base=False,
         normalised=True,
         weight=weight(minimum=0.0),

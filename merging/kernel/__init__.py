@@ -17,14 +17,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from merging.kernel import plain, plain_select, select
+from merging.kernel import plain, plain_competing, plain_select, select
 from merging.kernel.choice import native_for
+from merging.kernel.competing import Contest
 from merging.kernel.draws import draw, draw_key
 from merging.kernel.program import Chance, Cut, Join, Keep, Program
 from merging.kernel.select import BIN_BITS, MODEL_BIN_BITS, cut_at, kth_bin
 
 __all__ = [
     "Chance",
+    "Contest",
     "Cut",
     "Join",
     "Keep",
@@ -43,6 +45,9 @@ __all__ = [
     "run",
     "weighted_sum",
 ]
+
+# Elements of a tensor that is cut at once faster than by its histogram.
+SMALL = 1 << 13
 
 
 def weighted_sum(
@@ -64,7 +69,7 @@ def weighted_sum(
     if out.numel() == 0:
         return True
     table = torch.as_tensor(coefficients, dtype=torch.float64, device="cpu").reshape(len(models), -1)
-    used = [i for i, row in enumerate(table) if bool(row.any())]
+    used: list[int] = table.any(dim=1).nonzero().flatten().tolist()
     if not used:
         out.zero_()
         return True
@@ -74,20 +79,28 @@ def weighted_sum(
     return fused.weighted_sum(view, chosen, table[used], stored)
 
 
-def run(program: Program, out: Tensor, base: Tensor, experts: Sequence[Tensor], stored: torch.dtype) -> bool:
-    """Executes a program (see `merging.kernel.program`): out, contiguous [*shape], is overwritten.
+def run(program: Program | Contest, out: Tensor, base: Tensor, experts: Sequence[Tensor], stored: torch.dtype) -> bool:
+    """Executes a program (`merging.kernel.program`) or a contest (`merging.kernel.competing`).
+
+    Args:
+        out: contiguous [*shape], overwritten.
 
     Returns:
         Whether every value of the result, rounded to `stored`, is finite.
     """
-    if len(program.keeps) != len(experts):
-        raise ValueError(f"{len(experts)} experts and {len(program.keeps)} keeps: there is one expert per keep")
-    held = _held(program.keeps, out)
+    places = len(program.weights if isinstance(program, Contest) else program.keeps)
+    if places != len(experts):
+        raise ValueError(f"{len(experts)} experts, not {places}: there is one expert per keep or weight")
+    held = _masks(program, out) if isinstance(program, Contest) else _held(program.keeps, out)
     _one_size(out, base, *experts)
     if out.numel() == 0:
         return True
     target, start, *rest = (tensor.reshape(-1) for tensor in (out.view(-1), base, *experts))
-    fused: _Fused = native_for([target, start, *rest], held, stored) or plain
+    native = native_for([target, start, *rest], held, stored)
+    if isinstance(program, Contest):
+        compete = native.compete if native else plain_competing.compete
+        return compete(program, target, start, rest, stored)
+    fused: _Fused = native or plain
     return fused.run(program, target, start, rest, stored)
 
 
@@ -108,10 +121,10 @@ def cut(base: Tensor, expert: Tensor, count: int, histogram: Tensor | None = Non
     _one_size(base, expert)
     width = base.numel() if row_width is None else row_width
     rows = _rows(base, width)
-    if count <= 0 or count >= width:
+    if not base.numel() or count <= 0 or count >= width:
         return select.trivial_cut(count > 0, rows, width, base.device)
     counts, flat, other = _counts(base, expert)
-    if rows > 1:
+    if rows > 1 or (histogram is None and width <= SMALL):  # its histogram would be larger than the tensor
         return counts.row_cuts(flat, other, count, width)
     return select.whole_cut(counts, flat, other, count, _tallied(flat, other) if histogram is None else histogram)
 
@@ -131,12 +144,14 @@ def model_histogram(base: Tensor, expert: Tensor, table: Tensor) -> None:
 
     `kth_bin` of the finished table says in which bin the model's k-th largest lies, `model_bin` counts its members.
     """
+    _bins(table, 31 - MODEL_BIN_BITS)
     counts, flat, other = _counts(base, expert)
     counts.tally(flat, other, MODEL_BIN_BITS, table)
 
 
 def model_bin(base: Tensor, expert: Tensor, upper: int, table: Tensor) -> None:
     """Adds the |τ| in bin `upper` of the model's histogram to counts by their lower 11 bits: int64 [2^11]."""
+    _bins(table, MODEL_BIN_BITS)
     counts, flat, other = _counts(base, expert)
     counts.tally(flat, other, MODEL_BIN_BITS, table, upper)
 
@@ -186,6 +201,12 @@ def _counts(base: Tensor, expert: Tensor, *held: Tensor) -> tuple[select.Counts,
     return native_for([flat, other], held) or plain_select, flat, other
 
 
+def _bins(table: Tensor, bits: int) -> None:
+    fits = table.shape == (1 << bits,) and table.dtype == torch.int64 and table.is_contiguous()
+    if not fits or table.device.type != "cpu":  # compiled code would write past the end
+        raise ValueError(f"counts by {bits} bits are int64 [{1 << bits}] on the CPU")
+
+
 def _held(keeps: Sequence[Keep], like: Tensor) -> list[Tensor]:
     """The tensors that selections hold, all of a tensor like this."""
     cuts = [cut for keep in keeps for cut in (keep.above, keep.below) if cut is not None]
@@ -195,6 +216,13 @@ def _held(keeps: Sequence[Keep], like: Tensor) -> list[Tensor]:
         if like.numel() % max(len(cut.value), 1):
             raise ValueError(f"{like.numel()} elements are not {len(cut.value)} rows")
     return [*ranked, *(tensor for cut in cuts for tensor in (cut.value, cut.index))]
+
+
+def _masks(contest: Contest, like: Tensor) -> list[Tensor]:
+    """The tensors that a contest holds, all of a tensor like this."""
+    masks = [] if contest.mask is None else [contest.mask]
+    _one_size(like, *masks)
+    return masks
 
 
 def _rows(tensor: Tensor, width: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from merging.kernel import program as records
+from merging.kernel.competing import Contest
 from merging.kernel.compile import NoKernel, compiled
 from merging.kernel.draws import finalised
 from merging.kernel.pieces import in_pieces
@@ -16,6 +17,7 @@ from merging.kernel.plain_select import SUM_BLOCK, rank_dtype
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _JOINS = {"sum": 0, "mean": 1, "elected_sum": 2, "elected_mean": 3}
+_RULES = {"furthest": 0, "elected": 1, "shared": 2, "clamped": 3, "erased": 4, "alone": 5}
 # Elements that the kernel treats at a time: pieces are multiples of it.
 _BLOCK = 2048
 
@@ -43,8 +45,17 @@ class _Pair(Structure):
     _fields_ = (("base", c_void_p), ("expert", c_void_p), ("base_dtype", c_int32), ("expert_dtype", c_int32))
 
 
+class _Contest(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("experts", "dtypes", "weights", "factors", "mask")),
+        *(("scale", c_float), ("bound", c_float)),
+        *((name, c_int32) for name in ("count", "rule", "fewest")),
+    )
+
+
 class Native:
-    """The loaded kernel. Its methods do what the functions of the same names in `plain` and `plain_select` do.
+    """The loaded kernel. Its methods do what the functions of the same names in `plain`, `plain_competing` and
+    `plain_select` do.
 
     Tensors are contiguous, on the CPU and of the dtypes in `DTYPES`.
 
@@ -60,6 +71,9 @@ class Native:
         pair, many, some = POINTER(_Pair), c_int64, c_int32
         out = (c_void_p, some, some, many, many)
         self._run = _function(library, "run", c_int32, POINTER(_Program), c_void_p, some, *out)
+        told = (POINTER(_Contest), c_void_p, some)
+        self._compete = _function(library, "compete", c_int32, *told, *out)
+        self._count_changes = _function(library, "count_changes", None, *told, many, many, c_void_p)
         models = (POINTER(c_void_p), POINTER(c_int32), some, c_void_p, many, many)
         self._weighted_sum = _function(library, "weighted_sum", c_int32, *models, *out)
         self._tally = _function(library, "tally", None, pair, many, many, some, many, c_void_p)
@@ -96,17 +110,53 @@ class Native:
 
         return all(in_pieces(out.numel(), work, _BLOCK))
 
+    def compete(
+        self, contest: Contest, out: Tensor, base: Tensor, experts: Sequence[Tensor], stored: torch.dtype
+    ) -> bool:
+        """Executes a contest."""
+        pointers = (c_void_p * len(experts))(*(expert.data_ptr() for expert in experts))
+        dtypes = (c_int32 * len(experts))(*(DTYPES[expert.dtype] for expert in experts))
+        weights, factors = ((c_float * len(experts))(*values) for values in (contest.weights, [1.0] * len(experts)))
+        lists = (ctypes.addressof(values) for values in (pointers, dtypes, weights, factors))
+        mask = None if contest.mask is None else contest.mask.data_ptr()
+        numbers = (contest.scale, contest.bound, len(experts), _RULES[contest.rule], contest.fewest)
+        told = _Contest(*lists, mask, *numbers)
+        start = (byref(told), base.data_ptr(), DTYPES[base.dtype])
+        if contest.rule == "alone":
+            factors[:] = list(contest.factors(*self._changes(start, base.numel(), len(experts))))
+
+        def work(first: int, last: int) -> bool:
+            return bool(self._compete(*start, out.data_ptr(), DTYPES[out.dtype], DTYPES[stored], first, last))
+
+        return all(in_pieces(out.numel(), work, _BLOCK))
+
+    def _changes(self, start: tuple[Any, ...], size: int, experts: int) -> list[list[int]]:
+        """How many elements each expert changed, and how many it alone did."""
+
+        def work(first: int, last: int) -> Tensor:
+            counts = torch.zeros((2, experts), dtype=torch.int64)
+            self._count_changes(*start, first, last, counts.data_ptr())
+            return counts
+
+        found: list[list[int]] = torch.stack(in_pieces(size, work, _BLOCK)).sum(0).tolist()
+        return found
+
     def tally(self, base: Tensor, expert: Tensor, shift: int, table: Tensor, prefix: int | None = None) -> None:
         """Counts bits of |τ|."""
         pair, wanted = _pair(base, expert), -1 if prefix is None else prefix
 
-        def work(first: int, last: int) -> Tensor:
-            counts = torch.zeros(table.numel(), dtype=torch.int64)
-            self._tally(byref(pair), first, last, shift, wanted, counts.data_ptr())
-            return counts
+        def count(first: int, last: int, into: Tensor) -> Tensor:
+            self._tally(byref(pair), first, last, shift, wanted, into.data_ptr())
+            return into
 
-        for counts in in_pieces(base.numel(), work, _BLOCK, per_thread=1):
-            table += counts
+        def count_piece(first: int, last: int) -> Tensor:
+            return count(first, last, torch.zeros(table.shape, dtype=torch.int64))
+
+        if base.numel() < 4 * table.numel():  # tables of the pieces would cost more than they save
+            count(0, base.numel(), table)
+            return
+        for counts in in_pieces(base.numel(), count_piece, _BLOCK, per_thread=1):
+            table.add_(counts)
 
     def place(self, base: Tensor, expert: Tensor, pattern: int, nth: int) -> int:
         """The index of the nth element of these bits."""

@@ -138,3 +138,11 @@ class DeltaMethod(Protocol):
     def combine(self, deltas: Tensor, prepared: Any, weights: Tensor, parameters: Parameters) -> Tensor:
         """The update to add to the base, float32 [*shape], from deltas [T, *shape] and weights float32 [T]."""
         ...
+
+
+class ContestMethod(DeltaMethod, Protocol):
+    """A delta method that the kernel can combine, without the deltas once they are prepared."""
+
+    def contest(self, prepared: Any, weights: Sequence[float], parameters: Parameters) -> Contest:
+        """What the kernel does with this tensor: the same as `combine`."""
+        ...

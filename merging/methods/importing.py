@@ -1,11 +1,13 @@
 """Methods that import cautiously from one expert: small differences, or only important ones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from merging.methods.contract import DeltaMethod, Parameters, TensorContext
+from merging.kernel.competing import Contest
+from merging.methods.contract import DeltaMethod, ElementwiseMethod, Parameters, TensorContext
 from merging.methods.primitives import steady_sum
 
 _SMOOTHING = 1e-8  # added to probabilities after the softmax
@@ -18,12 +20,8 @@ class _NearSwap:
     The same as the published w X + (1 − w) θ_0 with w = min(1, t / |τ|).
     """
 
-    def prepare(self, deltas: Tensor, parameters: Parameters, context: TensorContext) -> None:
-        return None
-
-    def combine(self, deltas: Tensor, prepared: None, weights: Tensor, parameters: Parameters) -> Tensor:
-        t = parameters["t"]
-        return deltas[0].clamp(-t, t).add_(deltas[0], alpha=0.0)  # infinity becomes NaN, not t
+    def program(self, weights: Sequence[float], parameters: Parameters, context: TensorContext) -> Contest:
+        return Contest((1.0,) * len(weights), "clamped", bound=parameters["t"])
 
 
 @dataclass(frozen=True)
@@ -79,5 +77,5 @@ def _divergences(base: Tensor, delta: Tensor) -> Tensor:
     return torch.cat(found).float()
 
 
-nearswap: DeltaMethod = _NearSwap()
+nearswap: ElementwiseMethod = _NearSwap()
 arcee_fusion: DeltaMethod = _ArceeFusion()

@@ -4,14 +4,20 @@ From FuseChat (arXiv:2408.07990, section 3.3). Its weights follow from the delta
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from merging.methods.contract import DeltaMethod, Parameters, TensorContext
-from merging.methods.primitives import elect_, largest_mask, mean_, steady_sum
+from merging.kernel import cut, run
+from merging.kernel.competing import Contest
+from merging.methods.contract import ContestMethod, Parameters, TensorContext
+from merging.methods.primitives import steady_sum
 from merging.methods.sparse import kept_count
+
+# Elements whose variances in float64 are held at a time: what they are made of stays in the cache.
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -33,23 +39,18 @@ class _Sce:
     def prepare(self, deltas: Tensor, parameters: Parameters, context: TensorContext) -> _Selected:
         mask = _most_varied(deltas, parameters["select"])
         size = max(1, deltas[0].numel())
-        kept = (delta if mask is None else delta * mask for delta in deltas)
-        return _Selected(mask, tuple(float(steady_sum(each.square())) / size for each in kept))
+        return _Selected(mask, tuple(_energy(delta, mask) / size for delta in deltas))
+
+    def contest(self, prepared: _Selected, weights: Sequence[float], parameters: Parameters) -> Contest:
+        energies = _weights(prepared.energies, parameters["uniform_below"])
+        mask = prepared.mask if parameters["mask_output"] else None
+        return Contest(tuple(energies), "erased", parameters["lambda"], mask=mask)
 
     def combine(self, deltas: Tensor, prepared: _Selected, weights: Tensor, parameters: Parameters) -> Tensor:
-        energies = _weights(prepared.energies, parameters["uniform_below"])
-        total = torch.zeros_like(deltas[0])
-        for delta in deltas:
-            total.add_(delta)
-        sign = elect_(total)
-        if parameters["mask_output"] and prepared.mask is not None:
-            sign.mul_(prepared.mask)  # 0 agrees with nobody, and 0 · NaN is NaN
-        numerator, denominator = torch.zeros_like(sign), torch.zeros_like(sign)
-        for delta, weight in zip(deltas, energies, strict=True):
-            agreeing = (delta * sign).clamp_(min=0.0)
-            numerator.add_(agreeing, alpha=weight)
-            denominator.add_(agreeing > 0.0, alpha=weight)
-        return mean_(numerator.mul_(sign), denominator).mul_(parameters["lambda"])
+        update = torch.empty_like(deltas[0])
+        contest = self.contest(prepared, weights.tolist(), parameters)
+        run(contest, update, torch.zeros_like(update), deltas.unbind(), torch.float32)
+        return update
 
 
 def _most_varied(deltas: Tensor, share: float) -> Tensor | None:
@@ -60,6 +61,17 @@ def _most_varied(deltas: Tensor, share: float) -> Tensor | None:
     """
     if share >= 1.0:
         return None
+    flat = deltas.reshape(len(deltas), deltas[0].numel())
+    rounded = torch.cat([_variance(part) for part in torch.split(flat, _CHUNK, dim=1)])
+    varied = int(rounded.count_nonzero())
+    place = cut(torch.zeros_like(rounded), rounded, kept_count(share, varied) if varied else 0)
+    value, index = place.value.to(rounded.device), place.index.to(rounded.device)
+    within = torch.arange(rounded.numel(), device=rounded.device) <= index
+    return ((rounded > value) | ((rounded == value) & within)).view_as(deltas[0])
+
+
+def _variance(deltas: Tensor) -> Tensor:
+    """float32 [n]: T times the variance over the experts, of deltas [T, n]."""
     mean = torch.zeros_like(deltas[0], dtype=torch.float64)
     for delta in deltas:
         mean.add_(delta)
@@ -67,9 +79,15 @@ def _most_varied(deltas: Tensor, share: float) -> Tensor | None:
     variance = torch.zeros_like(mean)
     for delta in deltas:
         variance.add_((delta - mean).square_())
-    rounded = variance.float()
-    varied = int(rounded.count_nonzero())
-    return largest_mask(rounded, kept_count(share, varied) if varied else 0)
+    return variance.float()
+
+
+def _energy(delta: Tensor, mask: Tensor | None) -> float:
+    """Σ (m ⊙ τ)², the same on any number of threads."""
+    kept: Iterable[Tensor] = torch.split(delta.flatten(), _CHUNK)
+    if mask is not None:
+        kept = (part * chosen for part, chosen in zip(kept, torch.split(mask.flatten(), _CHUNK), strict=True))
+    return math.fsum(float(steady_sum(part.square())) for part in kept)
 
 
 def _weights(energies: tuple[float, ...], uniform_below: float) -> list[float]:
@@ -80,4 +98,4 @@ def _weights(energies: tuple[float, ...], uniform_below: float) -> list[float]:
     return [energy / total for energy in energies]
 
 
-sce: DeltaMethod = _Sce()
+sce: ContestMethod = _Sce()

@@ -39,6 +39,8 @@ _SOFTMAX = "importance goes by the softmax of the models' rows, which is no line
 _FLAT = "every direction gets the same strength"
 _MATRICES = "decomposes whole matrices"
 _COUNTS = "counts, quantiles and blocks are those of the whole tensor"
+# elementwise, but they select nothing over the tensor
+CONTESTS = ("magmax", "emr", "consensus", "nearswap")
 BY_DESIGN: dict[str, dict[str, str]] = {
     "permutation": {"sparse_soup": _ZEROS},
     "purity": {"sparse_soup": _ZEROS},
@@ -72,7 +74,7 @@ BY_DESIGN: dict[str, dict[str, str]] = {
     "slices": {
         **dict.fromkeys(("arcee_fusion", "cabs", "pcb", "ram_plus", "sce"), _COUNTS),
         **dict.fromkeys(("tsv_m", "iso_c", "iso_cts", "wudi"), _MATRICES),
-        **{row.name: _WHOLE for row in CATALOG.values() if shape_of(row) == "elementwise"},
+        **{row.name: _WHOLE for row in CATALOG.values() if shape_of(row) == "elementwise" and row.name not in CONTESTS},
     },
 }
 

@@ -1,19 +1,23 @@
 """Methods in which deltas compete: numbers by hand, planted structure, and what all of them must survive."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from merging.arrangement import Part
 from merging.catalog import CATALOG, implementation
-from merging.methods.contract import TensorContext
-from tests.merging.driver import context_of, merge, parameters_of
+from merging.engine import Engine, MergePlan, Plan
+from merging.layers import Place
+from tests.merging.driver import merge, parameters_of
+from tests.merging.factories import models_of
 from tests.merging.updates import A, B, check, noise, update
 
-DELTA_METHODS = ["sce", "ram_plus", "magmax", "emr", "consensus", "pcb", "cabs", "sparse_soup"]
-EVERY = pytest.mark.parametrize("name", [*DELTA_METHODS, "ram"])
+MASKING = ["sce", "ram_plus", "magmax", "emr", "consensus", "pcb", "cabs", "sparse_soup"]
+EVERY = pytest.mark.parametrize("name", [*MASKING, "ram"])
 
 
 def test_magmax_takes_the_furthest_of_every_element() -> None:
@@ -72,6 +76,29 @@ def test_sce_weighs_what_varies_most_by_energy() -> None:
     # the selection decides the weights alone: 0.1 · 4 + 0.9 · 2, and 1 from the one that has a sign
     check(update("sce", [first, second], select=0.34, mask_output=False), 2.2, 5.6, 1.0)
     check(update("sce", [first, second], select=0.34, lambda_=0.5), 0.0, 2.8, 0.0)
+
+
+def test_sce_selects_a_share_of_what_varies_and_of_equal_variances_the_first() -> None:
+    # variances [1, 1, ¼, 0, 0, 0]; 0.4 of three is one: energies 16 and 4
+    first, second = torch.tensor([4.0, 2.0, 0.0, 1.0, 1.0, 1.0]), torch.tensor([2.0, 4.0, 1.0, 1.0, 1.0, 1.0])
+    check(update("sce", [first, second], select=0.4), 3.6, *[0.0] * 5)
+    check(update("sce", [first, second], select=0.67), 3.0, 3.0, *[0.0] * 4)
+
+
+def test_sce_is_prepared_once_and_then_merges_the_models_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, experts = noise(40, 30).bfloat16(), list(noise(3, 40, 30, seed=1).bfloat16())
+    models = models_of(tmp_path, *({"w": tensor} for tensor in (base, *experts)))
+    engine, out = Engine(models, memo_bytes=1 << 20), torch.empty(40, 30)
+    row, part = CATALOG["sce"], Part("w", Place(0, "other"), "w", ("w",) * 3)
+    settings = [parameters_of(row, {"select": 0.3, "lambda": scale}) for scale in (1.0, 0.5)]
+    expected = [merge(row, base, experts, [1.0] * 3, values) for values in settings]
+    for values, result in zip(settings, expected, strict=True):
+        plan = MergePlan("sce", implementation(row), values, (0.3,), (1.0,) * 3, 0, torch.float32)
+        engine.merge(Plan(part, plan, 1), out)
+        assert torch.equal(out, result)
+        monkeypatch.setattr("merging.methods.sce._most_varied", None)  # what is prepared twice fails
 
 
 def test_sce_erases_the_minority_sign() -> None:
@@ -152,21 +179,20 @@ def test_tiny_tensors_zeros_and_opposites_stay_finite(
     assert any(scales) or torch.equal(out, base)
 
 
-@pytest.mark.parametrize("name", DELTA_METHODS)
+@pytest.mark.parametrize("name", MASKING)
 def test_a_tensor_without_elements_stays_one(name: str) -> None:
     assert update(name, [torch.zeros(0, 4), torch.zeros(0, 4)]).shape == (0, 4)
 
 
-@pytest.mark.parametrize("name", DELTA_METHODS)
+@pytest.mark.parametrize("name", MASKING)
 def test_the_threads_do_not_change_a_bit(name: str) -> None:
-    deltas, row, before = noise(3, 3, 40_000), CATALOG[name], torch.get_num_threads()
-    base, code, values = torch.ones(3, 40_000), implementation(row), parameters_of(row)
-    context: TensorContext = context_of(base, list(base + deltas))
+    base, before = torch.ones(3, 40_000), torch.get_num_threads()
+    experts = list(base + noise(3, 3, 40_000))
     found: list[Tensor] = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(code.combine(deltas, code.prepare(deltas, values, context), torch.ones(3), values))
+            found.append(merge(CATALOG[name], base, experts, [1.0, 1.0, 1.0]))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
