@@ -20,7 +20,7 @@ _SOURCE = Path(__file__).parent / "source"
 # up is errno and the processor's exception flags, which nobody reads and which keep loops from becoming vectors.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _NATIVE = ("-march=native",)
-# Seconds: it takes about three.
+# Seconds: it takes about seven.
 _TIMEOUT = 120.0
 
 

@@ -29,11 +29,11 @@ def weighted_sum(out: Tensor, models: Sequence[Tensor], coefficients: Tensor, st
     factors = coefficients.to(out.device, wide)
     finite = True
     for part in _row_parts(out):
-        total = torch.zeros(out[part].shape, dtype=wide, device=out.device)
-        for i, model in enumerate(models):
-            c = factors[i] if factors.shape[1] == 1 else factors[i, part[0], None]
-            product = model[part].to(wide) * c
-            total = product if i == 0 else total.add_(product)
+        factor = factors if factors.shape[1] == 1 else factors[:, part[0]]
+        products = (model[part].to(wide) * c[:, None] for model, c in zip(models, factor, strict=True))
+        total = next(products)
+        for product in products:
+            total.add_(product)
         finite = _store(out[part], total, stored) and finite
     return finite
 
@@ -99,12 +99,10 @@ def _term(keep: Keep, delta: Tensor, first: int, size: int) -> tuple[Tensor, Ten
     kept = selection(keep, delta, first, size)
     mask = None if kept is None else kept.to(torch.float32)
     chance = keep.chance
-    if mask is not None:
-        delta.mul_(mask)
     delta.mul_(keep.multiplier)
     if chance is not None and chance.rescale and not chance.even:
         delta.div_(_probability(chance, delta, first))
-    return delta.mul_(keep.weight), mask
+    return delta.mul_(keep.weight if mask is None else mask * keep.weight), mask
 
 
 def _joined(program: Program, terms: list[tuple[Tensor, Tensor | None]], like: Tensor) -> Tensor:
@@ -121,11 +119,11 @@ def _joined(program: Program, terms: list[tuple[Tensor, Tensor | None]], like: T
             denominator.add_(weight if mask is None else mask * weight)
         return _divided(total, denominator)
     sign = torch.where(total >= 0.0, 1.0, -1.0)
-    numerator = torch.zeros_like(like)
+    numerator = total - total  # 0, or NaN if the sum is not finite
     for (term, _), weight in zip(terms, weights, strict=True):
         term.mul_(sign)  # positive where the expert agrees; a zero does not
         denominator.add_((term > 0.0).to(torch.float32).mul_(weight))
-        numerator.add_(term.clamp_(min=0.0))  # keeps NaN
+        numerator.add_(torch.where(term > 0.0, term, 0.0))
     numerator.mul_(sign)
     return numerator if program.join == "elected_sum" else _divided(numerator, denominator)
 

@@ -5,7 +5,7 @@ and add), so that every interpreter gives the same bits:
 
     τ_t = X_t − θ_0
     m_t = 1 or 0: on the upper side of `above`, not on the upper side of `below`, and drawn by `chance`
-    v_t = ((m_t · τ_t) · f_t / p_t) · w_t                 f_t: `factor`; p_t: the probability, if the chance rescales
+    v_t = (τ_t · f_t / p_t) · (m_t · w_t)                 f_t: `factor`; p_t: the probability, if the chance rescales
     sum            u = Σ v_t
     mean           u = Σ v_t / Σ m_t w_t
     elected_sum    u = Σ_{t agrees} v_t                   s = +1 if Σ v_t ≥ 0 else −1;  t agrees: v_t · s > 0
@@ -14,7 +14,8 @@ and add), so that every interpreter gives the same bits:
 
 Where all elements of an expert have one probability, f_t / p_t is one number, rounded once, and multiplies.
 Sums start from 0 and run over the experts in order; a denominator smaller than 1e-30 in size counts as 1. Masks
-multiply, so NaN and infinity in a delta reach the result (0 · NaN is NaN) even where the mask drops them.
+multiply, and do so last, so NaN and infinity in a delta, or what overflows on the way, reach the result (0 · NaN is
+NaN) even where the mask drops them; an election over a sum that is not finite gives NaN.
 """
 
 from dataclasses import dataclass

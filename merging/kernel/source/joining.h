@@ -43,7 +43,7 @@ struct Stretch {
 };
 
 // Elements between those computed and those fetched: what the processor foresees on its own ends at each page.
-constexpr int AHEAD = 512;
+constexpr int AHEAD = 1024;
 
 // Calls work with the join as a type.
 template <typename Work>
@@ -152,8 +152,10 @@ int32_t merge(const Stretch& given) {
     const Number* base = static_cast<const Number*>(s.base);
     Ints worst = {};
     for (int64_t i = 0; i < s.count; i += GROUP) {
-        // where memory alone sets the pace, requests of its own only slow it down
-        if (sizeof(Number) == 2 && (CHOICE >= EVEN || JOIN >= ELECTED_SUM)) fetch<CHOICE, Number>(s, EXPERTS ? EXPERTS : s.experts, i + AHEAD);
+        // where memory alone sets the pace (float32, or little to compute), more requests only slow it down
+        if (sizeof(Number) == 2 && (CHOICE != ALL || JOIN >= ELECTED_SUM)) {
+            fetch<CHOICE, Number>(s, EXPERTS ? EXPERTS : s.experts, i + AHEAD);
+        }
         const uint32_t at = s.first + static_cast<uint32_t>(i);
         const Words index[2] = {places<Number>(0) + at, places<Number>(1) + at};
         const Pair start = {{floats_at(base + i, 0), floats_at(base + i, 1)}};

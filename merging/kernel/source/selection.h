@@ -22,9 +22,13 @@ struct Keep {
     int32_t dtype, drawn, rescale, rank_bytes;
 };
 
-// The number of an index, see draws.py; its upper 24 bits are used.
-inline uint32_t number_of(uint32_t index, uint32_t k0, uint32_t k1) {
-    uint32_t x = index ^ k0;
+// A chance that every draw is below, for what is not drawn.
+constexpr float SURELY = 2.0f;
+
+// The number of an index (or of a vector of them), see draws.py; its upper 24 bits are used.
+template <typename Words>
+inline Words number_of(Words index, uint32_t k0, uint32_t k1) {
+    Words x = index ^ k0;
     x = (x ^ x >> 17) * 0xed5ad4bbu;
     x = (x ^ x >> 11 ^ k1) * 0xac4c1b51u;
     return (x ^ x >> 15) * 0x31848babu;
@@ -56,7 +60,7 @@ inline Choice choice_of(const Keep& keep) {
 
 // Calls work with the choice as a type, so that its loops are compiled for it alone.
 template <typename Work>
-inline void with_choice(Choice choice, Work work) {
+inline void with_choice(int32_t choice, Work work) {
     switch (choice) {
         case ALL: return work(std::integral_constant<int, ALL>());
         case CUTS: return work(std::integral_constant<int, CUTS>());
@@ -83,13 +87,19 @@ struct Selector {
     }
 };
 
+// The key's second half: an index beyond 2^32 changes it.
+inline uint32_t second_key(const Keep& keep, int64_t index) {
+    return static_cast<uint32_t>(keep.key) ^ number_of(static_cast<uint32_t>(index >> 32), 0u, 0u);
+}
+
+// number / 2^24 < p is number < limit.
+inline int32_t limit_of(const Keep& keep) { return static_cast<int32_t>(std::ceil(keep.lowest * 0x1p24f)); }
+
 // Calls each(selector, from, to) for the runs of the block of elements first to first + count - 1.
 template <typename Each>
 inline void for_runs(const Keep& keep, int64_t first, int count, Each each) {
-    // an index beyond 2^32 changes the second key; number / 2^24 < p is number < limit
-    const uint32_t k0 = static_cast<uint32_t>(keep.key >> 32), block = static_cast<uint32_t>(first >> 32);
-    const uint32_t k1 = static_cast<uint32_t>(keep.key) ^ number_of(block, 0, 0);
-    const int32_t limit = static_cast<int32_t>(std::ceil(keep.lowest * 0x1p24f));
+    const uint32_t k0 = static_cast<uint32_t>(keep.key >> 32), k1 = second_key(keep, first);
+    const int32_t limit = limit_of(keep);
     for (int64_t at = first; at < first + count;) {
         const Run above = run_of(keep.above, at, -1), below = run_of(keep.below, at, INT32_MAX);
         const int64_t end = std::min({above.end, below.end, first + count});
@@ -99,11 +109,11 @@ inline void for_runs(const Keep& keep, int64_t first, int count, Each each) {
     }
 }
 
-// chances[i] = the probability of element first + i, for RANKED; what the cuts drop has one that is never drawn and
-// may still be divided by.
+// chances[i] = the probability of element first + i, for RANKED; of what the cuts drop its negative, so that no draw is
+// below it.
 inline void load_chances(const Keep& keep, const float* __restrict delta, int64_t first, int count,
                          float* __restrict chances) {
-    const float step = keep.step, lowest = keep.lowest;
+    const float step = keep.step, lowest = keep.drawn ? keep.lowest : SURELY;
     if (!keep.ranks) {
         std::fill_n(chances, count, lowest);
     } else if (keep.rank_bytes == 2) {
@@ -115,6 +125,8 @@ inline void load_chances(const Keep& keep, const float* __restrict delta, int64_
     }
     if (!cuts(keep)) return;
     for_runs(keep, first, count, [&](const Selector& select, int from, int to) {
-        for (int i = from; i < to; ++i) chances[i] = select.keeps<CUTS>(delta[i], i, chances) ? chances[i] : -1.0f;
+        for (int i = from; i < to; ++i) {
+            chances[i] = select.keeps<CUTS>(delta[i], i, chances) ? chances[i] : -chances[i];
+        }
     });
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from merging.kernel import Chance, Cut, Join, Keep, Program, cut, draw, ranks, run, weighted_sum
-from merging.primitives import agreeing_sums, band_mask, magnitude_mask, mean_
+from tests.merging.kernel.reference import agreeing_sums, band_mask, magnitude_mask, mean_
 
 pytestmark = pytest.mark.usefixtures("kernel")
 BASE = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])
