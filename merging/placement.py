@@ -12,7 +12,7 @@ def stack_source(
 ) -> Callable[[str], Stack]:
     """A function that gives a tensor's stack on its device.
 
-    On the CPU that is the mapped file itself: nothing is copied or held but embeddings whose vocabularies differ.
+    On the CPU these are views of the mapped files: nothing is copied but embeddings whose vocabularies differ.
 
     Args:
         models: the models.
@@ -21,8 +21,8 @@ def stack_source(
     """
     away = {name for name, device in devices.items() if device.type != "cpu"}
     if not away:
-        copied = {name: models.stack(name) for name in devices if models.vocabulary_axis(name) is not None}
-        return lambda name: copied[name] if name in copied else models.stack(name)
+        views = {name: models.stack(name) for name in devices}  # made once: to make them takes as long as a small merge
+        return views.__getitem__
     sources = (models.base, *models.experts.values())
     need = sum(e.end - e.start for name in away for e in (s.entry(name) for s in sources))
     if need <= (_half_of_free(devices) if device_bytes is None else device_bytes):

@@ -68,15 +68,20 @@ def weighted_sum(
     _one_size(out, *models)
     if out.numel() == 0:
         return True
-    table = torch.as_tensor(coefficients, dtype=torch.float64, device="cpu").reshape(len(models), -1)
-    used: list[int] = table.any(dim=1).nonzero().flatten().tolist()
+    if isinstance(coefficients, Tensor):
+        table = coefficients.to("cpu", torch.float64).reshape(len(models), -1)
+        used: list[int] = table.any(dim=1).nonzero().flatten().tolist()
+        table = table[used]
+    else:  # the usual case, in few calls: small tensors are many
+        used = [i for i, c in enumerate(coefficients) if c != 0.0]
+        table = torch.tensor([[coefficients[i]] for i in used], dtype=torch.float64)
     if not used:
         out.zero_()
         return True
     view = out.view(table.shape[1], -1)
     chosen = [models[i].reshape(view.shape) for i in used]
     fused: _Fused = native_for([out, *chosen], stored=stored) or plain
-    return fused.weighted_sum(view, chosen, table[used], stored)
+    return fused.weighted_sum(view, chosen, table, stored)
 
 
 def run(program: Program | Contest, out: Tensor, base: Tensor, experts: Sequence[Tensor], stored: torch.dtype) -> bool:
