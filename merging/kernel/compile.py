@@ -39,7 +39,7 @@ def compiled() -> Path:
         library = _folder() / f"{_digest(compiler)}.so"
         if not library.exists():
             _compile(compiler, library)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # the second: a user without a home
         raise NoKernel(str(error)) from error
     return library
 
