@@ -8,6 +8,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from api.service.settings import PREFIX, ServiceSettings
+from merging.kernel.choice import VARIABLE as KERNEL
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "service.md").read_text()
@@ -31,7 +32,7 @@ def test_every_setting_has_a_row_with_its_default(name: str) -> None:
 
 
 def test_no_variable_is_named_that_nothing_reads() -> None:
-    read = {PREFIX + name.upper() for name in FIELDS} | {f"{PREFIX}SERVER", f"{PREFIX}KEY"}
+    read = {PREFIX + name.upper() for name in FIELDS} | {f"{PREFIX}SERVER", f"{PREFIX}KEY", KERNEL}
     assert set(re.findall(rf"{PREFIX}[A-Z_]+", PAGE + EXAMPLE)) <= read
 
 
