@@ -4,7 +4,7 @@
 
 Trains the zoo if it is not there, then for each method of the catalog: its default recipe with equal weights, and a
 TPE search of so many trials over the whole model (one group), every candidate scored as a study scores it. The table
-gives search and holdout scores of both (mean of the tasks; the holdout is read once for each row), and the build
+gives search and holdout scores of both (mean of the skills; the holdout is read once for each row), and the build
 times: the first candidate, with selections and decompositions, and the median of the repeated ones. Methods that take
 fewer experts than the zoo has get those that score best alone. Markdown, for docs/methods_benchmark.md.
 """
@@ -61,13 +61,13 @@ class Bench:
         self.seconds: list[float] = []
 
     def score(self, recipe: Recipe, part: Part) -> float | None:
-        """Mean over the tasks; None for a candidate that is not finite."""
+        """Mean over the skills, without the text's bits per byte; None for a candidate that is not finite."""
         try:
             self.seconds.append(self._resident.apply(recipe).seconds)
             scores, _ = self._scorer.score(part)
         except (NonFiniteCandidate, NonFiniteScore):
             return None
-        return statistics.fmean(score.value for score in scores)
+        return statistics.fmean(score.value for score in scores if score.higher_is_better)
 
 
 def study_of(zoo: Zoo, experts: Sequence[str], methods: Sequence[str], seed: int, documents: int) -> StudySpec:
