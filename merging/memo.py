@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 T = TypeVar("T")
+# Bytes that an entry takes beside its numbers: a study of many densities keeps many small ones.
+_ROW = 2048
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Memo:
             found: T = row.value
             return found
         made = make()
-        size = _size(made)
+        size = _size(made) + _ROW
         if self._make_room(size):
             self._rows[key] = _Row(made, size, self._round)
             self.used += size

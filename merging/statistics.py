@@ -4,7 +4,7 @@ Inner products, magnitude histograms, the cuts that a density stands for, ranks.
 candidate with new weights reads no delta twice; a new density costs one look at the elements near its cut.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, TypeVar
@@ -21,10 +21,12 @@ from merging.methods.contract import Over, Scope
 from merging.models import Stack
 
 T = TypeVar("T")
+Source = tuple[str, tuple[str, ...]]  # the base's and the experts' tensors of a part
 # Elements whose products (T+1)² are held at a time. Fixed, and summed along the last axis, which torch never splits
 # between threads: a Gram matrix has the same bits on any number of them.
 _GRAM_CHUNK = 1 << 13
 _INFINITY = 0x7F800000  # its bits
+_ALL = -1  # a share of equal magnitudes: every one
 _TINY = 1e-7  # a sum of magnitudes below this is no scale
 
 
@@ -43,7 +45,7 @@ class ModelStatistics:
     def __init__(self, stack: Callable[[Part], Stack], whole: Sequence[Part], memo: Memo) -> None:
         self.stack, self.memo = stack, memo
         self.arranged = self._whole = whole
-        self._bin = lru_cache(maxsize=1 << 12)(self._find)  # all tensors of a candidate ask for the same few
+        self._place = lru_cache(maxsize=1 << 10)(self._find)  # all tensors of a candidate ask for the same few
         self._small: dict[Hashable, Tensor] = {}  # kept whatever the memo's budget: a whole pass made each of them
 
     def of(self, part: Part) -> "TensorStatistics":
@@ -77,29 +79,31 @@ class ModelStatistics:
         A histogram finds them to 0.05 % of a magnitude. Where that is too coarse, since many magnitudes are equal or
         nearly so, one more pass looks into the bin; of equal magnitudes those of the first tensors come first.
         """
-        device = self.stack(part).base.device
-        if count <= 0:
-            return kernel.cut_at(_INFINITY, -1, device)
-        upper, missing, coarse = self._bin(expert, count)
-        if not coarse:
-            return kernel.cut_at(upper << MODEL_BIN_BITS, self.size, device)
-        table = self.once(("bin", expert, upper), lambda: self._members(expert, upper))
-        lower, missing = kernel.kth_bin(table.sum(0), missing)
-        pattern, equal = upper << MODEL_BIN_BITS | lower, table[:, lower]
-        own = next((i for i, p in enumerate(self._floats) if (p.base, p.experts) == (part.base, part.experts)), None)
-        if own is None or missing >= int(equal.sum()):
-            return kernel.cut_at(pattern, self.size, device)
-        here = missing - int(equal[:own].sum())
-        if here <= 0 or here >= int(equal[own]):
-            return kernel.cut_at(pattern, -1 if here <= 0 else self.size, device)
         stack = self.stack(part)
-        return kernel.cut_at(pattern, kernel.place(stack.base, stack.experts[expert], pattern, here), device)
+        if count <= 0:
+            return kernel.cut_at(_INFINITY, -1, stack.base.device)
+        pattern, shares = self._place(expert, count)
+        share = shares.get((part.base, part.experts), _ALL)
+        if share > 0:
+            last = kernel.place(stack.base, stack.experts[expert], pattern, share)
+        else:
+            last = self.size if share == _ALL else -1
+        return kernel.cut_at(pattern, last, stack.base.device)
 
-    def _find(self, expert: int, count: int) -> tuple[int, int, bool]:
-        """The bin of the count-th largest, how many of its own belong to the largest, and whether it is too coarse."""
+    def _find(self, expert: int, count: int) -> tuple[int, Mapping[Source, int]]:
+        """The bits of the magnitude where the largest end, and how many equal to it each tensor keeps, if not all."""
         census = self.once(("census", expert), lambda: self._census(expert))
         upper, missing = kernel.kth_bin(census, count)
-        return upper, missing, int(census[upper]) - missing > count // 100
+        if int(census[upper]) - missing <= count // 100:
+            return upper << MODEL_BIN_BITS, {}
+        table = self._members(expert, upper)
+        lower, missing = kernel.kth_bin(table.sum(0), missing)
+        shares = {}
+        for part, equal in zip(self._floats, table[:, lower].tolist(), strict=True):
+            if missing < equal:
+                shares[part.base, part.experts] = max(missing, 0)
+            missing -= equal
+        return upper << MODEL_BIN_BITS | lower, shares
 
     def _members(self, expert: int, upper: int) -> Tensor:
         """Of each tensor, how many magnitudes of a bin there are by their lower bits: int64 [tensors, 2^11]."""

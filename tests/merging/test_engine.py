@@ -209,15 +209,15 @@ def test_threads_do_not_show_in_any_method(tmp_path: Path, method: str, threads:
 
 
 def test_memo_keeps_to_its_budget_and_to_what_comes_round() -> None:
-    memo, made = Memo(100), list[str]()
+    memo, made = Memo(100 << 10), list[str]()
 
     def make(key: str, size: int) -> None:
         def value() -> Tensor:
             made.append(key)
-            return torch.zeros(size, dtype=torch.uint8)
+            return torch.zeros(size << 10, dtype=torch.uint8)
 
         memo.get(key, value)
-        assert memo.used <= 100
+        assert memo.used <= 100 << 10
 
     for _ in range(3):  # c and d find no room, and do not drive out a and b
         memo.next_round()

@@ -111,3 +111,19 @@ def test_numbers_are_brought_to_their_declared_type(tmp_path: Path) -> None:
     group = GroupMerge(layers=(0, 4), method="consensus", parameters={"k": 2.0}, weights=weights)
     plan = next(iter(Engine(models).plans(recipe_of(models, (group,))).values()))
     assert type(plan.merge.parameters["k"]) is int
+
+
+def test_small_entries_are_forgotten_too_when_there_are_many() -> None:
+    memo = Memo(1 << 20)
+    for density in range(2000):  # each of them a cut of a few bytes
+        memo.next_round()
+        memo.get(density, lambda: Cut(torch.zeros(1), torch.zeros(1, dtype=torch.int64)))
+    assert len(memo._rows) < 1000 and memo.used <= memo.budget
+
+
+def test_a_study_of_many_shares_of_coarse_magnitudes_keeps_no_tables() -> None:
+    delta = (torch.arange(4000) % 7).float() / 64
+    found = figures({"a": delta, "b": delta})
+    for count in range(10, 2000, 10):
+        found["a"].cut(0, count, "model")
+    assert sum(bytes_of(kept) for kept in found["a"].models._small.values()) == 8 << 20  # the census alone
