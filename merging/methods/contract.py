@@ -70,7 +70,7 @@ class Statistics(Protocol):
         ...
 
     def l1_factor(self, expert: int, keep: Keep) -> float:
-        """Σ|τ| / Σ|kept τ| of an expert's delta; 1 where either sum is below 1e-7."""
+        """Σ|τ| / Σ|kept τ| of an expert's delta; 1 where either sum is below 1e-7. A pass over it, each time."""
         ...
 
 
