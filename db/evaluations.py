@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from db.clock import epoch_now
 from db.counters import count
+from db.documents import read_wanted
 from db.events import append_event, lock_studies
 from db.leads import LED, LeadLost
 from db.leases import EXPIRED, FREE, MAX_ATTEMPTS, claim, expired, seconds_to_next_expiry, with_token
@@ -18,6 +19,7 @@ from db.requeue import NO_PROGRESS, find, find_or_add, retry_failed
 from db.session import reader
 from db.wakeups import CONTROLLER, notify
 from evaluation.result import Failed, Infeasible, Part, Scored
+from evaluation.wanted import Wanted
 from merging.recipe import Recipe, parse_recipe
 
 
@@ -27,21 +29,21 @@ class Evaluations:
     def __init__(self, engine: Engine) -> None:
         self._reader, self._writer = reader(engine), engine
 
-    def want(self, study_id: int, recipe: Recipe, digest: str, part: Part) -> tuple[Evaluation, bool]:
-        """The evaluation of that recipe on that part, and whether it was made just now.
+    def want(self, study_id: int, recipe: Recipe, digest: str, part: Part, rung: int = 0) -> tuple[Evaluation, bool]:
+        """The evaluation of that recipe on that rung of that part, and whether it was made just now.
 
         Raises:
             LeadLost: there is none, and the study is over.
         """
         with Session(self._reader) as session:
-            row = find(session, study_id, digest, part)
+            row = find(session, study_id, digest, part, rung)
             if row is not None:
                 return read_evaluation(session, row), False
         with Session(self._writer) as session, session.begin():
             lock_studies(session, [study_id])  # who wants the same at the same moment finds ours
             if session.get_one(StudyRow, study_id).state not in LED:
                 raise LeadLost(f"study {study_id} is over: nothing more is scored")
-            row, made = find_or_add(session, study_id, recipe, digest, part)
+            row, made = find_or_add(session, study_id, recipe, digest, part, rung)
             session.flush()
             return read_evaluation(session, row), made
 
@@ -79,7 +81,7 @@ class Evaluations:
         return found
 
     def knows(self, study_id: int, digest: str) -> bool:
-        """Whether the study has an evaluation of the recipe with that digest."""
+        """Whether the study has an evaluation of the recipe with that digest, on whatever rung."""
         query = select(EvaluationRow.id).where(
             EvaluationRow.study_id == study_id, EvaluationRow.recipe_digest == digest
         )
@@ -125,7 +127,19 @@ class Evaluations:
             row = claim(session, EvaluationRow, evaluation_id, owner, seconds, runs, **NO_PROGRESS)
             if row is None or row.token is None:
                 return None
-            return Lease(row.id, row.study_id, row.token, parse_recipe(row.recipe), as_part(row.part), row.attempts)
+            recipe, part = parse_recipe(row.recipe), as_part(row.part)
+            return Lease(row.id, row.study_id, row.token, recipe, part, row.attempts, row.rung)
+
+    def wanted(self, lease: Lease, *, rehearsal: bool = False) -> Wanted:
+        """What that evaluation must have, and what of it earlier evaluations have found already.
+
+        An item is known if any evaluation, of any study, of the same recipe holds it for a task of the same digest.
+
+        Args:
+            rehearsal: whether a formula scores it: formulas know what they found in this study, models what models did.
+        """
+        with Session(self._reader) as session:
+            return read_wanted(session, lease, rehearsal=rehearsal)
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Keep the lease; False if it is lost, and the work with it."""
@@ -190,8 +204,11 @@ class Evaluations:
         """Free every lease of a study whose whole run is known to be dead; the recipes are not to blame."""
         self._release(EvaluationRow.study_id == study_id)
 
-    def retry_failed(self, study_id: int, part: Part) -> None:
-        """Queue again, with fresh attempts, what failed on that part: the user has asked once more."""
+    def retry_failed(self, study_id: int, part: Part | None = None) -> None:
+        """Queue again, with fresh attempts, what failed on that part, or on any: the user has asked once more.
+
+        What a trial was told of stays as it was told.
+        """
         with Session(self._writer) as session, session.begin():
             retry_failed(session, study_id, part)
 

@@ -17,7 +17,8 @@ class Counts:
     Attributes:
         studies, trials, evaluations: by state.
         jobs: by (kind, state).
-        scored: number of scored evaluations, and the sums over them of the next three.
+        scored: number of scored evaluations, and the sums over them of the next four.
+        reused: documents whose items were known from earlier evaluations.
         tokens_per_second: of all running evaluations together.
         counters: what only grows (`db/migrations` seeds the names).
     """
@@ -30,6 +31,7 @@ class Counts:
     build_seconds: float
     score_seconds: float
     tokens: int
+    reused: int
     tokens_per_second: float
     counters: dict[str, float]
 
@@ -43,9 +45,10 @@ class Metrics:
     def read(self) -> Counts:
         """The counts now."""
         row = EvaluationRow
-        sums = select(func.count(), func.sum(row.build_seconds), func.sum(row.score_seconds), func.sum(row.tokens))
+        seconds = (func.sum(row.build_seconds), func.sum(row.score_seconds))
+        sums = select(func.count(), *seconds, func.sum(row.tokens), func.sum(row.documents_reused))
         with Session(self._reader) as session:
-            scored, build, score, tokens = session.execute(sums.where(row.outcome == "scored")).one()
+            scored, build, score, tokens, reused = session.execute(sums.where(row.outcome == "scored")).one()
             rate = session.scalar(select(func.sum(row.tokens_per_second)).where(row.state == "leased"))
             by_kind = select(JobRow.kind, JobRow.state, func.count()).group_by(JobRow.kind, JobRow.state)
             return Counts(
@@ -57,6 +60,7 @@ class Metrics:
                 build_seconds=build or 0.0,
                 score_seconds=score or 0.0,
                 tokens=int(tokens or 0),
+                reused=int(reused or 0),
                 tokens_per_second=rate or 0.0,
                 counters={c.name: c.value for c in session.scalars(select(CounterRow))},
             )

@@ -1,6 +1,7 @@
 """The tables. The database is the truth: a study is a row, a trial is a row, an evaluation is a leased row.
 
-A *trial* is one recipe tried by a search; an *evaluation* is one recipe scored on one part of the documents.
+A *trial* is one recipe tried by a search; an *evaluation* is one recipe scored on one rung of one part of the
+documents: rung 0 has the fewest of them, the last one all.
 Trials of equal recipes share one evaluation (a unique constraint says so): nothing is scored twice.
 Table names keep clear of Optuna's (`studies`, `trials`), which lives in a file or schema of its own.
 """
@@ -62,7 +63,12 @@ class StudyRow(Base):
 
 
 class DocumentSetRow(Base):
-    """The documents of one task on one side of the split, as lm-eval's `doc_id`s in scoring order."""
+    """The documents of one task on one side of the split, as lm-eval's `doc_id`s in scoring order.
+
+    Attributes:
+        sizes: of each rung, the number of documents it takes from the beginning of `ids`; None: all, on one rung.
+        digest: of all that decides a candidate's items besides its recipe; None: they count for this study alone.
+    """
 
     __tablename__ = "document_set"
 
@@ -70,34 +76,39 @@ class DocumentSetRow(Base):
     task: Mapped[str] = mapped_column(String(200), primary_key=True)
     part: Mapped[str] = mapped_column(String(16), primary_key=True)
     ids: Mapped[list[Any]]
+    sizes: Mapped[list[Any] | None]
+    digest: Mapped[str | None] = mapped_column(String(64))
 
 
 class EvaluationRow(Leased, Base):
-    """One recipe to be scored on one part of the documents, once.
+    """One recipe to be scored on one rung of one part of the documents, once.
 
     Attributes:
         state: `queued`, `leased` or `done`.
         documents_done, documents_total, tokens_per_second: how far the present attempt is.
         outcome: `scored`, `infeasible` or `failed`, once done; `why` says the reason of the last two, or why the
             last attempt came to nothing.
+        documents_reused: how many items were known from earlier evaluations.
     """
 
     __tablename__ = "evaluation"
     __table_args__ = (
-        UniqueConstraint("study_id", "recipe_digest", "part"),
+        UniqueConstraint("study_id", "recipe_digest", "part", "rung"),
         Index("ix_evaluation_study_id_state", "study_id", "state"),
         Index("ix_evaluation_state_expires_at", "state", "expires_at"),
     )
 
     study_id: Mapped[int] = mapped_column(ForeignKey("merge_study.id", ondelete="CASCADE"))
-    recipe_digest: Mapped[str] = mapped_column(String(32))
+    recipe_digest: Mapped[str] = mapped_column(String(32), index=True)
     part: Mapped[str] = mapped_column(String(16))
+    rung: Mapped[int] = mapped_column(server_default="0")
     recipe: Mapped[dict[str, Any]]
     documents_done: Mapped[int | None]
     documents_total: Mapped[int | None]
     tokens_per_second: Mapped[float | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
     why: Mapped[str | None]
+    documents_reused: Mapped[int | None]
     tokens: Mapped[int | None]
     build_seconds: Mapped[float | None]
     score_seconds: Mapped[float | None]
@@ -126,10 +137,15 @@ class TrialRow(Base):
     Attributes:
         origin: where it came from: `expert:NAME`, `uniform_soup`, `default:METHOD`, or the strategy's name.
         params: its point in the search space; None for a recipe outside it.
-        evaluation_id: the scoring of its recipe; None if its parameters make no recipe (`why` says why).
-        state: `open`, then `complete`, `infeasible` or `failed` once told to the strategy; `cancelled` with its study.
+        evaluation_id: the scoring of its recipe at its rung; None if its parameters make no recipe (`why` says why).
+        state: `open`, then `complete`, `pruned`, `infeasible` or `failed` once told to the strategy; `cancelled` with
+            its study. A pruned one may become complete when it is scored in full after all.
         told_order: 1, 2, 3 … in the order in which the strategy was told; a restart replays it.
-        value: the objective, higher is better.
+        value: of a complete trial, the objective over all documents of the search; higher is better.
+        rung, steps: how far it came, and on each rung that it left: the rung, its documents, the value there.
+        estimate: of a trial that was pruned, what the strategy was told; it stays when the trial becomes complete.
+        constraints, violation: how far it is beyond each of the study's constraints (none beyond 0 is met), and the
+            sum of what is beyond.
     """
 
     __tablename__ = "merge_trial"
@@ -144,8 +160,13 @@ class TrialRow(Base):
     origin: Mapped[str] = mapped_column(String(200))
     params: Mapped[dict[str, Any] | None]
     evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluation.id"))
+    rung: Mapped[int] = mapped_column(server_default="0")
+    steps: Mapped[list[Any] | None]
     state: Mapped[str] = mapped_column(String(16))
     value: Mapped[float | None]
+    estimate: Mapped[float | None]
+    constraints: Mapped[list[Any] | None]
+    violation: Mapped[float] = mapped_column(server_default="0")
     why: Mapped[str | None]
     told_order: Mapped[int | None]
     created_at: Mapped[float]

@@ -5,9 +5,10 @@ one statement a table. What the rows mean (states, distributions) is the search'
 only knows the tables, as it finds them in the database.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from db.session import make_engine, reader, sqlite_url
 FILE = "optuna.db"
 SCHEMA = "optuna"
 _LOCK = int.from_bytes(b"msoptuna", "big")  # of PostgreSQL's advisory locks
-_TABLES = ("studies", "study_system_attributes", "trials", "trial_values", "trial_params", "trial_user_attributes")
+_TABLES = (
+    *("studies", "study_system_attributes", "trials", "trial_values", "trial_params", "trial_intermediate_values"),
+    *("trial_user_attributes", "trial_system_attributes"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,22 @@ class TrialCopy:
 
     Attributes:
         started, completed: UTC without a time zone.
+        values: finite, one for each of the study's directions; none where the trial has none.
         params: name, Optuna's inner number, and the distribution's JSON.
         attributes: user attributes, their values as JSON.
+        system: Optuna's own attributes, their values as JSON.
+        intermediate: finite, by step.
     """
 
     number: int
     state: str
-    value: float | None
+    values: tuple[float, ...]
     started: datetime
     completed: datetime
     params: tuple[tuple[str, float, str], ...]
     attributes: Mapping[str, str]
+    system: Mapping[str, str] = field(default_factory=dict)
+    intermediate: Mapping[int, float] = field(default_factory=dict)
 
 
 def neighbour_url(store_url: str, home: Path | None = None) -> str:
@@ -160,22 +169,10 @@ class Neighbour:
         connection.execute(insert(table), heads)
         new = (table.c.study_id == study_id, table.c.number >= trials[0].number)
         ids = connection.scalars(select(table.c.trial_id).where(*new).order_by(table.c.number)).all()
-        both = list(zip(ids, trials, strict=True))
-        rows: dict[str, list[dict[str, Any]]] = {
-            "trial_values": [
-                {"trial_id": i, "objective": 0, "value": t.value, "value_type": "FINITE"}
-                for i, t in both
-                if t.value is not None
-            ],
-            "trial_params": [
-                {"trial_id": i, "param_name": name, "param_value": value, "distribution_json": distribution}
-                for i, t in both
-                for name, value, distribution in t.params
-            ],
-            "trial_user_attributes": [
-                {"trial_id": i, "key": key, "value_json": value} for i, t in both for key, value in t.attributes.items()
-            ],
-        }
+        rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for id_, trial in zip(ids, trials, strict=True):
+            for name, content in _details(trial).items():
+                rows[name] += [{"trial_id": id_} | row for row in content]
         for name, content in rows.items():
             if content:
                 connection.execute(insert(self._table(connection, name)), content)
@@ -192,3 +189,22 @@ class Neighbour:
             metadata.reflect(connection, only=_TABLES)
             self._found = dict(metadata.tables)
         return self._found[name]
+
+
+def _details(trial: TrialCopy) -> dict[str, list[dict[str, Any]]]:
+    """What the other tables say of a trial, by table, without the trial's id."""
+    return {
+        "trial_values": [
+            {"objective": i, "value": value, "value_type": "FINITE"} for i, value in enumerate(trial.values)
+        ],
+        "trial_params": [
+            {"param_name": name, "param_value": value, "distribution_json": distribution}
+            for name, value, distribution in trial.params
+        ],
+        "trial_intermediate_values": [
+            {"step": step, "intermediate_value": value, "intermediate_value_type": "FINITE"}
+            for step, value in trial.intermediate.items()
+        ],
+        "trial_user_attributes": [{"key": key, "value_json": value} for key, value in trial.attributes.items()],
+        "trial_system_attributes": [{"key": key, "value_json": value} for key, value in trial.system.items()],
+    }

@@ -6,7 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import items
-from db.models import DocumentSetRow, EvaluationRow, ScoreRow
+from db.documents import documents_of
+from db.models import EvaluationRow, ScoreRow
 from db.records import Evaluation, Progress
 from evaluation.result import Failed, Infeasible, Part, Scored, TaskScore
 from merging.recipe import parse_recipe
@@ -19,6 +20,7 @@ def columns(outcome: Scored | Infeasible | Failed) -> dict[str, Any]:
     return {
         "outcome": outcome.kind,
         "why": None,
+        "documents_reused": outcome.reused,
         "tokens": outcome.tokens,
         "build_seconds": outcome.build_seconds,
         "score_seconds": outcome.score_seconds,
@@ -66,6 +68,7 @@ def read_evaluation(session: Session, row: EvaluationRow) -> Evaluation:
         why=row.why,
         progress=progress,
         outcome=_outcome(session, row) if row.state == "done" else None,
+        rung=row.rung,
     )
 
 
@@ -74,8 +77,7 @@ def _outcome(session: Session, row: EvaluationRow) -> Scored | Infeasible | Fail
         return Infeasible(why=row.why or "")
     if row.outcome == "failed":
         return Failed(why=row.why or "")
-    of_study = select(DocumentSetRow).where(DocumentSetRow.study_id == row.study_id, DocumentSetRow.part == row.part)
-    documents = {d.task: tuple(d.ids) for d in session.scalars(of_study)}
+    documents = documents_of(session, row.study_id, as_part(row.part))
     rows = session.scalars(select(ScoreRow).where(ScoreRow.evaluation_id == row.id).order_by(ScoreRow.task))
     scores = tuple(
         TaskScore(
@@ -84,7 +86,7 @@ def _outcome(session: Session, row: EvaluationRow) -> Scored | Infeasible | Fail
             value=score.value,
             stderr=score.stderr,
             higher_is_better=score.higher_is_better,
-            documents=documents[score.task],
+            documents=documents[score.task].at(row.rung),
             items=items.decode(score.items),
         )
         for score in rows
@@ -95,4 +97,5 @@ def _outcome(session: Session, row: EvaluationRow) -> Scored | Infeasible | Fail
         build_seconds=row.build_seconds or 0.0,
         score_seconds=row.score_seconds or 0.0,
         device=row.device or "",
+        reused=row.documents_reused or 0,
     )

@@ -1,5 +1,6 @@
-"""What the store hands out: frozen records, detached from any session."""
+"""What the store takes and hands out: frozen records, detached from any session."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,46 @@ class Lead:
 
 
 @dataclass(frozen=True)
+class DocumentSet:
+    """The documents of one task on one side of the split, and how many of them each rung has.
+
+    Attributes:
+        ids: lm-eval's `doc_id`s in scoring order.
+        sizes: of each rung, the number of documents it takes from the beginning of `ids`.
+        digest: of everything besides the recipe that decides what a candidate gets on a document of this task; what
+            was found under one digest counts wherever it is wanted again. None: nothing is said of it.
+    """
+
+    ids: tuple[int, ...]
+    sizes: tuple[int, ...]
+    digest: str | None = None
+
+    @staticmethod
+    def whole(ids: Sequence[int], digest: str | None = None) -> "DocumentSet":
+        """All documents on one rung."""
+        return DocumentSet(tuple(ids), (len(ids),), digest)
+
+    def at(self, rung: int) -> tuple[int, ...]:
+        """The documents of that rung, ascending.
+
+        Raises:
+            IndexError: there is no such rung.
+        """
+        return tuple(sorted(self.ids[: self.sizes[rung]]))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a trial was worth on one rung: the objective over so many documents of all tasks together."""
+
+    rung: int
+    documents: int
+    value: float
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One recipe tried. `value` is the objective, higher is better, once the trial is complete."""
+    """One recipe tried. See `db/models.py` for the fields; only a complete trial has a `value`, higher is better."""
 
     number: int
     origin: str
@@ -49,6 +88,10 @@ class Trial:
     told_order: int | None
     created_at: float
     told_at: float | None
+    rung: int = 0
+    steps: tuple[Step, ...] = ()
+    estimate: float | None = None
+    constraints: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +105,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One recipe to be scored on one part of the documents, and how far that is."""
+    """One recipe to be scored on one rung of one part of the documents, and how far that is."""
 
     id: int
     study_id: int
@@ -75,6 +118,7 @@ class Evaluation:
     why: str | None
     progress: Progress | None
     outcome: Scored | Infeasible | Failed | None
+    rung: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +131,7 @@ class Lease:
     recipe: Recipe
     part: Part
     attempt: int
+    rung: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,32 +7,46 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.leases import FREE
-from db.models import EvaluationRow
+from db.models import EvaluationRow, TrialRow
+from db.outcomes import as_part
 from evaluation.result import Part
 from merging.recipe import Recipe
 
 NO_PROGRESS: dict[str, Any] = {"documents_done": None, "documents_total": None, "tokens_per_second": None}
 
 
-def find(session: Session, study_id: int, digest: str, part: Part) -> EvaluationRow | None:
-    """The row for the recipe of that digest and that part, or None."""
-    return session.scalar(
-        select(EvaluationRow).where(
-            EvaluationRow.study_id == study_id, EvaluationRow.recipe_digest == digest, EvaluationRow.part == part
-        )
-    )
+def find(session: Session, study_id: int, digest: str, part: Part, rung: int) -> EvaluationRow | None:
+    """The row for the recipe of that digest on that rung of that part, or None."""
+    this = {"study_id": study_id, "recipe_digest": digest, "part": part, "rung": rung}
+    return session.scalar(select(EvaluationRow).filter_by(**this))
 
 
-def find_or_add(session: Session, study_id: int, recipe: Recipe, digest: str, part: Part) -> tuple[EvaluationRow, bool]:
-    """The row for that recipe and part, added if there is none; for use inside a caller's transaction."""
-    row = find(session, study_id, digest, part)
+def find_or_add(
+    session: Session, study_id: int, recipe: Recipe, digest: str, part: Part, rung: int
+) -> tuple[EvaluationRow, bool]:
+    """The row for that recipe, part and rung, added if there is none; for use inside a caller's transaction."""
+    content = recipe.model_dump(mode="json", by_alias=True)
+    return _find_or_add(session, study_id, content, digest, part, rung)
+
+
+def find_or_add_next(session: Session, earlier: EvaluationRow, rung: int) -> EvaluationRow:
+    """The row for the same recipe on another rung, added if there is none; for use inside a caller's transaction."""
+    row, _ = _find_or_add(session, earlier.study_id, earlier.recipe, earlier.recipe_digest, as_part(earlier.part), rung)
+    return row
+
+
+def _find_or_add(
+    session: Session, study_id: int, recipe: dict[str, Any], digest: str, part: Part, rung: int
+) -> tuple[EvaluationRow, bool]:
+    row = find(session, study_id, digest, part, rung)
     if row is not None:
         return row, False
     row = EvaluationRow(
         study_id=study_id,
         recipe_digest=digest,
         part=part,
-        recipe=recipe.model_dump(mode="json", by_alias=True),
+        rung=rung,
+        recipe=recipe,
         state="queued",
         attempts=0,
         created_at=time.time(),
@@ -41,9 +55,17 @@ def find_or_add(session: Session, study_id: int, recipe: Recipe, digest: str, pa
     return row, True
 
 
-def retry_failed(session: Session, study_id: int, part: Part) -> None:
-    """Queue again, with fresh attempts, what failed on that part; for use inside a caller's transaction."""
-    which = (EvaluationRow.study_id == study_id, EvaluationRow.part == part, EvaluationRow.outcome == "failed")
+def retry_failed(session: Session, study_id: int, part: Part | None = None) -> None:
+    """Queue again, with fresh attempts, what failed on that part, or on any; for use inside a caller's transaction.
+
+    What a trial was told of stays: it would be scored for nothing.
+    """
+    told = select(TrialRow.evaluation_id).where(
+        TrialRow.study_id == study_id, TrialRow.evaluation_id.is_not(None), TrialRow.told_order.is_not(None)
+    )
+    which = [EvaluationRow.study_id == study_id, EvaluationRow.outcome == "failed", EvaluationRow.id.not_in(told)]
+    if part is not None:
+        which.append(EvaluationRow.part == part)
     again = update(EvaluationRow).where(*which).values(state="queued", outcome=None, attempts=0, finished_at=None)
     session.execute(again, execution_options={"synchronize_session": False})
 

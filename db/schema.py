@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, inspect, select
 from sqlalchemy.engine import Connection
 
 from db.models import Base
-from db.session import blaming_the_database, broken, reader, shown
+from db.session import blaming_the_database, broken, changing_tables, reader, shown
 from merging.errors import Conflict
 
 # Optuna keeps an `alembic_version` of its own; sharing the name breaks both.
@@ -80,7 +80,7 @@ def upgrade(engine: Engine) -> None:
         Conflict, BrokenDatabase: as `current`.
     """
     if current(engine) != head():
-        with blaming_the_database(engine), engine.begin() as connection:
+        with blaming_the_database(engine), changing_tables(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             command.upgrade(_config(connection), "head")

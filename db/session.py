@@ -141,6 +141,28 @@ def _write_ahead(cursor: DBAPICursor) -> None:
             time.sleep(0.01)
 
 
+@contextmanager
+def changing_tables(engine: Engine) -> Iterator[Connection]:
+    """A transaction that may make tables anew. SQLite changes a constraint only so, and would then delete all rows
+    that refer to the old table: it looks at what refers to what at the end instead.
+    """
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect() as connection:
+        cursor = connection.connection.cursor()  # within a transaction the pragma would do nothing
+        cursor.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+                    raise broken(engine, f"{len(lost)} of its rows refer to rows that are not there")
+        finally:
+            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.close()
+
+
 def _postgresql_connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")

@@ -1,28 +1,30 @@
 """Studies: created once, complete or not at all; found by name; paused, cancelled and brought to an end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from db.documents import document_rows, document_set
 from db.events import append_event, lock_studies
 from db.jobs import forget_key, judging
 from db.leads import leading
-from db.models import DocumentSetRow, FingerprintRow, StudyRow, TrialRow
-from db.outcomes import storable
-from db.records import Lead, Study
+from db.models import DocumentSetRow, EvaluationRow, EventRow, FingerprintRow, StudyRow, TrialRow
+from db.outcomes import as_part, storable
+from db.records import DocumentSet, Lead, Study
 from db.requeue import cancel_all, retry_failed
 from db.session import reader
 from db.wakeups import CONTROLLER, notify
 from evaluation.result import Part
 from merging.errors import Conflict, NotFound
 
+HOLDOUT_READ = "holdout.read"  # the kind of event
 _NAMED = 20  # studies, in the message about one that does not exist
-Documents = Mapping[tuple[str, Part], Sequence[int]]
+Documents = Mapping[tuple[str, Part], DocumentSet]
 
 
 class NameTaken(Conflict):
@@ -53,10 +55,7 @@ class Studies:
             with Session(self._writer, expire_on_commit=False) as session, session.begin():
                 session.add(row)
                 session.flush()
-                session.add_all(
-                    DocumentSetRow(study_id=row.id, task=task, part=part, ids=list(ids))
-                    for (task, part), ids in documents.items()
-                )
+                session.add_all(document_rows(row.id, documents))
                 append_event(session, row.id, "study.created", {"name": name})
                 notify(session, CONTROLLER)
         except IntegrityError as error:
@@ -107,16 +106,19 @@ class Studies:
         with Session(self._reader) as session:
             return {state: count for state, count in session.execute(query)}
 
-    def documents(self, study_id: int) -> dict[tuple[str, str], tuple[int, ...]]:
-        """The document split: (task, part) -> lm-eval's doc_ids."""
+    def documents(self, study_id: int) -> dict[tuple[str, Part], DocumentSet]:
+        """The document split: (task, part) -> its documents."""
         query = select(DocumentSetRow).where(DocumentSetRow.study_id == study_id)
         with Session(self._reader) as session:
-            return {(row.task, row.part): tuple(row.ids) for row in session.scalars(query)}
+            return {(row.task, as_part(row.part)): document_set(row) for row in session.scalars(query)}
 
     def reopen(self, study_id: int, spec: dict[str, Any]) -> None:
         """Let a study go on, with a specification that differs only in what may change."""
         changes = {"state": "running", "why": None, "phase": None, "verdict": None, "finished_at": None, "spec": spec}
         with Session(self._writer) as session, session.begin():
+            verdict = session.get_one(StudyRow, study_id).verdict
+            if verdict is not None and session.scalar(_readings(study_id)) == 0:  # an earlier version noted none
+                append_event(session, study_id, HOLDOUT_READ, {"trials": verdict["trials"], "readings": 1})
             session.execute(update(StudyRow).where(StudyRow.id == study_id).values(**changes))
 
     def pause(self, name: str) -> Study:
@@ -154,6 +156,27 @@ class Studies:
                 row.phase = phase
                 append_event(session, row.id, "study.phase", {"phase": phase})
 
+    def read_holdout(self, lead: Lead, trials: int) -> int:
+        """Write down that the holdout is read after so many told trials; after as many as before it is no new reading.
+
+        Returns:
+            How many readings there were, this one included. Raises LeadLost as `enter`.
+        """
+        earlier = select(EventRow.data).where(EventRow.study_id == lead.study_id, EventRow.kind == HOLDOUT_READ)
+        with leading(self._writer, lead) as session:
+            readings = [data["trials"] for data in session.scalars(earlier)]
+            unwritten = [] if readings else _unwritten_readings(session, lead.study_id)
+            for after in dict.fromkeys((*unwritten, trials)):
+                if after not in readings:
+                    readings.append(after)
+                    append_event(session, lead.study_id, HOLDOUT_READ, {"trials": after, "readings": len(readings)})
+            return len(readings)
+
+    def holdout_readings(self, study_id: int) -> int:
+        """How many readings of the holdout are written down."""
+        with Session(self._reader) as session:
+            return session.scalars(_readings(study_id)).one()
+
     def finish(self, lead: Lead, verdict: dict[str, Any]) -> None:
         """Close the study with its final report. Raises LeadLost as `enter`."""
         with leading(self._writer, lead) as session:
@@ -190,6 +213,10 @@ class Studies:
 _DONE = {"running": "resumed", "paused": "paused", "cancelled": "cancelled"}
 
 
+def _readings(study_id: int) -> Select[int]:
+    return select(func.count()).where(EventRow.study_id == study_id, EventRow.kind == HOLDOUT_READ)
+
+
 def _require_a_score(session: Session, row: StudyRow) -> None:
     """Refuse to let a study go on that would only fail again: its trials are told, and none has a value."""
     query = select(func.count(), func.count(TrialRow.value)).where(TrialRow.study_id == row.id)
@@ -200,10 +227,20 @@ def _require_a_score(session: Session, row: StudyRow) -> None:
 
 
 def _reopen(session: Session, row: StudyRow) -> None:
-    """Let what failed at the end be tried again: the finalists' scores and the verdict."""
+    """Let what failed at the end be tried again: the finalists' scores, on either part, and the verdict."""
     row.why = row.finished_at = None
-    retry_failed(session, row.id, "holdout")
+    retry_failed(session, row.id)
     forget_key(session, judging(row.id))
+
+
+def _unwritten_readings(session: Session, study_id: int) -> list[int]:
+    """After how many trials an earlier version, which did not write it down, had the holdout scored."""
+    tried = select(func.count(TrialRow.id)).where(
+        TrialRow.study_id == study_id, TrialRow.created_at <= EvaluationRow.created_at
+    )
+    held = (EvaluationRow.study_id == study_id, EvaluationRow.part == "holdout")
+    query = select(tried.correlate(EvaluationRow).scalar_subquery()).where(*held)
+    return sorted(set(session.scalars(query)))
 
 
 def _close(row: StudyRow, state: str, *, why: str | None = None, verdict: dict[str, Any] | None = None) -> None:

@@ -1,6 +1,7 @@
-"""Trials: added with the evaluation they need, told once, replayed in the order they were told."""
+"""Trials: added with the evaluation they need, taken from rung to rung, told once, replayed in the order told."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ from sqlalchemy.orm import Session, aliased
 from db.events import append_event
 from db.leads import leading
 from db.models import EvaluationRow, TrialRow
-from db.records import Lead, Trial
-from db.requeue import find_or_add
+from db.records import Lead, Step, Trial
+from db.requeue import find_or_add, find_or_add_next
 from db.session import reader
 from merging.recipe import Recipe
 
@@ -22,6 +23,7 @@ class NewTrial:
 
     Attributes:
         recipe, digest: what is to be scored; None where the parameters make no recipe, and then `why` says so.
+        rung: where it begins.
     """
 
     number: int
@@ -30,6 +32,7 @@ class NewTrial:
     recipe: Recipe | None
     digest: str | None
     why: str | None = None
+    rung: int = 0
 
 
 class Trials:
@@ -48,7 +51,7 @@ class Trials:
         with leading(self._writer, lead, states=("running",)) as session:
             evaluation_id = None
             if new.recipe is not None and new.digest is not None:
-                evaluation, _ = find_or_add(session, study_id, new.recipe, new.digest, "search")
+                evaluation, _ = find_or_add(session, study_id, new.recipe, new.digest, "search", new.rung)
                 session.flush()
                 evaluation_id = evaluation.id
             row = TrialRow(
@@ -57,8 +60,11 @@ class Trials:
                 origin=new.origin,
                 params=new.params,
                 evaluation_id=evaluation_id,
+                rung=new.rung,
+                steps=[],
                 state="open",
                 why=new.why,
+                violation=0.0,
                 created_at=time.time(),
             )
             session.add(row)
@@ -88,11 +94,15 @@ class Trials:
             return _trial(row) if row else None
 
     def best(self, study_id: int) -> Trial | None:
-        """The complete trial of the highest value, of equals the first; None if there is none."""
+        """The best complete trial; None if there is none.
+
+        One that meets all constraints is better than one that does not, and less beyond them than more; then the
+        higher value is better, and of equals the first.
+        """
         query = (
             select(TrialRow)
             .where(TrialRow.study_id == study_id, TrialRow.state == "complete")
-            .order_by(TrialRow.value.desc(), TrialRow.number)
+            .order_by(TrialRow.violation, TrialRow.value.desc(), TrialRow.number)
             .limit(1)
         )
         with Session(self._reader) as session:
@@ -111,8 +121,48 @@ class Trials:
         with Session(self._reader) as session:
             return tuple(_trial(row) for row in session.scalars(query))
 
-    def tell(self, lead: Lead, number: int, state: str, value: float | None, why: str | None = None) -> Trial:
+    def promote(self, lead: Lead, number: int, rung: int, step: Step) -> Trial:
+        """Let an open trial go on to that rung, where its recipe is evaluated next; all in one transaction.
+
+        A trial that is told, or has come so far, is left as it is.
+
+        Args:
+            step: what it was worth on the rung that it leaves.
+
+        Raises:
+            LeadLost: somebody else leads the study, or it is over.
+        """
+        with leading(self._writer, lead) as session:
+            row = _the_trial(session, lead, number)
+            if row.state != "open" or row.rung >= rung:
+                return _trial(row)
+            evaluation = find_or_add_next(session, session.get_one(EvaluationRow, row.evaluation_id), rung)
+            session.flush()
+            row.evaluation_id, row.rung, row.steps = evaluation.id, rung, _with_step(row.steps, step)
+            data = {"number": number, "origin": row.origin, "rung": rung, "value": step.value}
+            append_event(session, lead.study_id, "trial.promoted", data)
+            return _trial(row)
+
+    def tell(
+        self,
+        lead: Lead,
+        number: int,
+        state: str,
+        value: float | None,
+        why: str | None = None,
+        *,
+        estimate: float | None = None,
+        constraints: Sequence[float] | None = None,
+        step: Step | None = None,
+    ) -> Trial:
         """Close an open trial. Telling it again changes nothing: the first word stands.
+
+        Args:
+            state: `complete`, `pruned`, `infeasible` or `failed`.
+            value: of a complete trial, over all documents of the search.
+            estimate: what the strategy is told of a trial that is pruned.
+            constraints: how far it is beyond each of the study's constraints.
+            step: what it was worth on the rung where it ends.
 
         Raises:
             LeadLost: somebody else leads the study, or it is over.
@@ -120,16 +170,61 @@ class Trials:
         this = (TrialRow.study_id == lead.study_id, TrialRow.number == number)
         other = aliased(TrialRow)
         order = select(func.coalesce(func.max(other.told_order), 0) + 1).where(other.study_id == lead.study_id)
-        values = {"state": state, "value": value, "told_order": order.scalar_subquery(), "told_at": time.time()}
-        told = update(TrialRow).where(*this, TrialRow.state == "open").values(values | ({"why": why} if why else {}))
+        values = {"state": state, "value": value, "estimate": estimate, **_constraints(constraints)}
+        values |= {"told_order": order.scalar_subquery(), "told_at": time.time()} | ({"why": why} if why else {})
+        told = update(TrialRow).where(*this, TrialRow.state == "open").values(values)
         with leading(self._writer, lead) as session:
             told = told.returning(TrialRow).execution_options(synchronize_session=False)
             row = session.scalars(told).one_or_none()
             if row is None:
-                return _trial(session.scalars(select(TrialRow).where(*this)).one())
+                return _trial(_the_trial(session, lead, number))
+            if step is not None:
+                row.steps = _with_step(row.steps, step)
             data = {"number": number, "origin": row.origin, "state": state, "value": value, "why": row.why}
             append_event(session, lead.study_id, "trial.told", data)
             return _trial(row)
+
+    def rescore(
+        self, lead: Lead, number: int, evaluation_id: int, value: float, constraints: Sequence[float] | None
+    ) -> Trial:
+        """Make a pruned trial complete, for it was scored in full after all; what the strategy was told stays.
+
+        One that is complete is left as it is.
+
+        Args:
+            evaluation_id: the full scoring of its recipe.
+
+        Raises:
+            LeadLost: somebody else leads the study, or it is over.
+        """
+        with leading(self._writer, lead) as session:
+            row = _the_trial(session, lead, number)
+            if row.state != "pruned":
+                return _trial(row)
+            row.rung = session.get_one(EvaluationRow, evaluation_id).rung
+            row.state, row.value, row.evaluation_id = "complete", value, evaluation_id
+            for column, content in _constraints(constraints).items():
+                setattr(row, column, content)
+            data = {"number": number, "origin": row.origin, "value": value}
+            append_event(session, lead.study_id, "trial.rescored", data)
+            return _trial(row)
+
+
+def _the_trial(session: Session, lead: Lead, number: int) -> TrialRow:
+    """The row to be changed; who leads holds the study's row, so nobody else changes it meanwhile."""
+    return session.scalars(select(TrialRow).where(TrialRow.study_id == lead.study_id, TrialRow.number == number)).one()
+
+
+def _with_step(steps: list[Any] | None, step: Step) -> list[Any]:
+    return [*(steps or ()), [step.rung, step.documents, step.value]]
+
+
+def _constraints(beyond: Sequence[float] | None) -> dict[str, Any]:
+    """The columns that say how far a trial is beyond each constraint, and beyond all."""
+    return {
+        "constraints": None if beyond is None else list(beyond),
+        "violation": sum(max(by, 0.0) for by in beyond or ()),
+    }
 
 
 def _trial(row: TrialRow) -> Trial:
@@ -144,4 +239,8 @@ def _trial(row: TrialRow) -> Trial:
         told_order=row.told_order,
         created_at=row.created_at,
         told_at=row.told_at,
+        rung=row.rung,
+        steps=tuple(Step(*step) for step in row.steps or ()),
+        estimate=row.estimate,
+        constraints=None if row.constraints is None else tuple(row.constraints),
     )

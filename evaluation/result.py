@@ -36,7 +36,12 @@ class TaskScore(_Frozen):
 
 
 class Scored(_Frozen):
-    """The candidate was built and every task scored."""
+    """Every task has a score.
+
+    Attributes:
+        tokens: positions the model computed.
+        reused: documents whose items were known from earlier evaluations; if all were, nothing was built.
+    """
 
     kind: Literal["scored"] = "scored"
     scores: tuple[TaskScore, ...]
@@ -44,6 +49,7 @@ class Scored(_Frozen):
     build_seconds: float
     score_seconds: float
     device: str
+    reused: int = 0
 
 
 class Infeasible(_Frozen):

@@ -1,4 +1,4 @@
-"""A database as the first release left it: its tables, and rows as it wrote them."""
+"""A database as an earlier release left it: its tables, and rows as it wrote them."""
 
 import json
 from typing import Any
@@ -12,15 +12,15 @@ from tests.db.rows import recipe
 from tests.search.factories import fingerprints, make_spec, scored
 
 
-def make_old(engine: Engine) -> None:
-    """Two studies at revision 0001: one finished, one that was killed while it ran."""
+def make_old(engine: Engine, revision: str = "0001") -> None:
+    """Two studies at that revision: one finished, one that was killed while it ran."""
     spec = make_spec()
     content: dict[str, Any] = spec.to_json()
     content["search"].pop("pool", None)
     setup = {"fingerprints": fingerprints(spec), "layer_count": 4}
     study = {"spec": json.dumps(content), "frozen_digest": spec.frozen_digest(), "setup": json.dumps(setup)}
     with engine.begin() as connection:
-        command.upgrade(_config(connection), "0001")
+        command.upgrade(_config(connection), revision)
 
         def insert(table: str, **row: object) -> None:
             names = ", ".join(row)
@@ -55,8 +55,13 @@ def make_old(engine: Engine) -> None:
         insert("merge_trial", id=3, study_id=2, number=0, evaluation_id=3, state="open", **trial)
         insert("merge_trial", id=4, study_id=2, number=1, evaluation_id=4, state="open", **trial)
         insert("model_fingerprint", key="k", fingerprint="f")
+        if revision > "0001":
+            connection.execute(text("update merge_study set phase = 'searching', leader = 'c', lead_token = 't', "
+                                    "lead_expires_at = 4.0 where id = 2"))  # fmt: skip
+            insert("job", id=1, kind="judge", study_id=1, content="{}", state="done", result="{}", attempts=1,
+                   created_at=2.4, finished_at=2.5)  # fmt: skip
         if engine.dialect.name == "postgresql":  # whose numbers do not follow what is written by hand
-            for table in ("merge_study", "evaluation", "merge_trial"):
+            for table in ("merge_study", "evaluation", "merge_trial", *(("job",) if revision > "0001" else ())):
                 connection.execute(text(f"select setval('{table}_id_seq', (select max(id) from {table}))"))
 
 

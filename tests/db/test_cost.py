@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import event
 
-from db.records import Study
+from db.records import Step, Study
 from db.store import Store
-from tests.db.rows import added, claimed, taken
+from tests.db.rows import added, claimed, evaluated, found, on_rungs, taken
 from tests.search.factories import scored
 
 
@@ -47,6 +47,25 @@ def test_a_trials_way(any_store: Store, study: Study) -> None:
         assert len(any_store.trials.ready(study.id)) == 1
     with at_most(any_store, 4):  # the lead, trial, event, wake-up
         any_store.trials.tell(lead, 0, "complete", 1.0)
+
+
+def test_a_trials_way_over_the_rungs(any_store: Store) -> None:
+    study = on_rungs(any_store)
+    for name in ("a", "b", "c"):
+        evaluated(any_store, on_rungs(any_store, name))
+    lead = taken(any_store, study)
+    trial = added(any_store, lead)
+    lease = claimed(any_store, trial.evaluation_id or 0)
+    with at_most(any_store, 2):  # the documents, and all that is known wherever it comes from
+        wanted = any_store.evaluations.wanted(lease)
+    any_store.evaluations.finish(lease, found(wanted.documents["t"], reused=wanted.reused))
+    with at_most(any_store, 8):  # the lead, trial, its recipe, whether that is new, evaluation, trial, event, wake-up
+        any_store.trials.promote(lead, 0, 1, Step(0, 2, 0.5))
+    with at_most(any_store, 5):  # the lead, trial, its step, event, wake-up
+        any_store.trials.tell(lead, 0, "pruned", None, estimate=0.5, step=Step(1, 4, 0.5))
+    full = evaluated(any_store, study, rung=2)
+    with at_most(any_store, 6):  # the lead, trial, the rung, trial, event, wake-up
+        any_store.trials.rescore(lead, 0, full, 0.5, None)
 
 
 @pytest.mark.parametrize("trials", [1, 8])

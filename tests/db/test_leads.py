@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from db.leads import LeadLost
-from db.records import Lead, Study
+from db.records import Lead, Step, Study
 from db.store import Store
 from merging.errors import Conflict
 from tests.db.crew import Crew, each_of
@@ -24,8 +24,7 @@ def everything(store: Store, study: Study) -> list[object]:
 
 
 def test_each_study_elects_one_of_many_processes(any_store: Store, crew: Crew) -> None:
-    documents = {("t", "search"): range(2)}
-    ids = [any_store.studies.create(f"s{n}", {}, "f", {}, documents).id for n in range(10)]  # type: ignore[arg-type]
+    ids = [any_store.studies.create(f"s{n}", {}, "f", {}, {}).id for n in range(10)]
     won = crew.race(any_store, take_all, each_of(ids))
     assert sorted(id_ for mine in won for id_ in mine) == ids
     assert any_store.leads.vacant() == ()
@@ -50,6 +49,8 @@ def test_a_released_lead_is_taken_at_once(any_store: Store, study: Study) -> Non
 WRITES: dict[str, Callable[[Store, Lead], object]] = {
     "add": lambda store, lead: added(store, lead, 1),
     "tell": lambda store, lead: store.trials.tell(lead, 0, "complete", 0.5),
+    "promote": lambda store, lead: store.trials.promote(lead, 0, 1, Step(0, 2, 0.5)),
+    "read_holdout": lambda store, lead: store.studies.read_holdout(lead, 1),
     "enter": lambda store, lead: store.studies.enter(lead, "holdout"),
     "finish": lambda store, lead: store.studies.finish(lead, {"winner": 0}),
     "fail": lambda store, lead: store.studies.fail(lead, "because"),

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import InternalError
 
+from db.records import Lease
 from db.session import BrokenDatabase, blaming_the_database, broken, make_engine, sqlite_url
 from db.store import FILE, Store, find_home, open_home, open_store
 from db.trials import NewTrial
@@ -43,6 +44,7 @@ def read_all(store: Store, study_id: int, evaluation_id: int) -> list[object]:
         store.evaluations.queued(),
         store.evaluations.seconds_to_next_expiry(),
         store.evaluations.want(study_id, recipe(), "d0", "search"),
+        store.evaluations.wanted(Lease(evaluation_id, study_id, "", recipe(), "search", 1)),
         store.evaluations.sweep(),
         store.studies.page(None, 5),
         store.trials.page(study_id, None, 5),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.records import Study
+from db.records import DocumentSet, Study
 from db.store import Store
 from merging.errors import Conflict, NotFound
 from tests.db.crew import Crew, each_of
@@ -43,8 +43,8 @@ def test_studies_are_read_page_by_page(any_store: Store) -> None:
     assert page(made[3].id, 2) == (made[4],) and page(made[4].id, 2) == ()
     assert any_store.studies.by_id(made[2].id) == made[2]
     assert any_store.studies.documents(made[2].id) == {
-        ("t", "search"): tuple(range(8)),
-        ("t", "holdout"): tuple(range(8, 12)),
+        ("t", "search"): DocumentSet.whole(range(8)),
+        ("t", "holdout"): DocumentSet.whole(range(8, 12)),
     }
 
 
