@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Function = Callable[[Sequence[Any]], float]
 
 # lm-eval's aggregations of sums: what becomes of (sum of numerators) / (sum of denominators)
-_CLOSED: dict[str, Callable[[Floats], Floats]] = {
+CLOSED: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda ratio: ratio,
     "perplexity": lambda ratio: np.exp(-ratio),
     "weighted_perplexity": lambda ratio: np.exp(-ratio),
@@ -32,12 +32,26 @@ class Resampler(ABC):
     size: int
 
     @abstractmethod
-    def resampled(self, counts: NDArray[np.int64]) -> Floats:
+    def resampled(self, counts: NDArray[Any]) -> Floats:
         """The value of each draw; counts: [draws, documents], how often each document is taken. -> [draws]."""
 
     @abstractmethod
-    def swapped(self, other: "Resampler", mask: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        """Both values after the two exchange the documents in `mask` [draws, documents]. -> two of [draws]."""
+    def swapped(
+        self, other: "Resampler", mask: NDArray[np.bool_], where: NDArray[np.int64] | None = None
+    ) -> tuple[Floats, Floats]:
+        """Both values after the two exchange the documents in `mask` [draws, documents]. -> two of [draws].
+
+        Args:
+            where: positions of the documents that the columns of `mask` speak of; None: of all.
+        """
+
+    @abstractmethod
+    def alone(self) -> Floats | None:
+        """What each document would give alone: [documents]; None where one has no value alone."""
+
+    @abstractmethod
+    def differing(self, other: "Resampler") -> NDArray[np.int64]:
+        """Positions of the documents on which the two have different items."""
 
 
 def resampler(name: str, function: Function, items: Sequence[Any]) -> Resampler:
@@ -47,9 +61,9 @@ def resampler(name: str, function: Function, items: Sequence[Any]) -> Resampler:
         name: lm-eval's name of the aggregation; custom ones are called.
         items: one a document, as lm-eval or JSON gives them.
     """
-    if name in _CLOSED:
+    if name in CLOSED:
         pairs = items if name in _PAIRS else [(item, 1.0) for item in items]
-        return _Sums(np.asarray(pairs, dtype=np.float64), _CLOSED[name])
+        return _Sums(np.asarray(pairs, dtype=np.float64), CLOSED[name])
     return _Called(list(items), function)
 
 
@@ -62,13 +76,24 @@ class _Sums(Resampler):
         self.size = len(items)
         self._items, self._value = items, value
 
-    def resampled(self, counts: NDArray[np.int64]) -> Floats:
+    def resampled(self, counts: NDArray[Any]) -> Floats:
         return self._of(counts @ self._items)
 
-    def swapped(self, other: Resampler, mask: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    def alone(self) -> Floats:
+        with np.errstate(over="ignore"):  # of a perplexity: a hopeless document is infinitely bad
+            return self._of(self._items)
+
+    def swapped(
+        self, other: Resampler, mask: NDArray[np.bool_], where: NDArray[np.int64] | None = None
+    ) -> tuple[Floats, Floats]:
         assert isinstance(other, _Sums)
-        moved = mask @ (other._items - self._items)  # [draws, 2]
+        change = other._items - self._items
+        moved = mask @ (change if where is None else change[where])  # [draws, 2]
         return self._of(self._items.sum(axis=0) + moved), self._of(other._items.sum(axis=0) - moved)
+
+    def differing(self, other: Resampler) -> NDArray[np.int64]:
+        assert isinstance(other, _Sums)
+        return np.flatnonzero((self._items != other._items).any(axis=1))
 
     def _of(self, sums: Floats) -> Floats:
         return self._value(sums[:, 0] / sums[:, 1])
@@ -81,16 +106,31 @@ class _Called(Resampler):
         self.size = len(items)
         self._items, self._function = items, function
 
-    def resampled(self, counts: NDArray[np.int64]) -> Floats:
+    def resampled(self, counts: NDArray[Any]) -> Floats:
         positions = np.arange(self.size)
         return self._each([[self._items[i] for i in np.repeat(positions, row)] for row in counts])
 
-    def swapped(self, other: Resampler, mask: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    def alone(self) -> None:
+        return None  # f1 or a median of one document says nothing
+
+    def swapped(
+        self, other: Resampler, mask: NDArray[np.bool_], where: NDArray[np.int64] | None = None
+    ) -> tuple[Floats, Floats]:
         assert isinstance(other, _Called)
+        if where is not None:
+            whole = np.zeros((len(mask), self.size), dtype=np.bool_)
+            whole[:, where] = mask
+            mask = whole
         pairs = list(zip(self._items, other._items, strict=True))
         ours = [[b if swap else a for (a, b), swap in zip(pairs, row, strict=True)] for row in mask]
         theirs = [[a if swap else b for (a, b), swap in zip(pairs, row, strict=True)] for row in mask]
         return self._each(ours), self._each(theirs)
+
+    def differing(self, other: Resampler) -> NDArray[np.int64]:
+        assert isinstance(other, _Called)
+        return np.array(
+            [i for i, pair in enumerate(zip(self._items, other._items, strict=True)) if pair[0] != pair[1]], np.int64
+        )
 
     def _each(self, samples: list[list[Any]]) -> Floats:
         with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evaluation.objective import objective
+from evaluation.objective import SMALLEST_STEP, Kind, objective, scales_between
 from evaluation.result import TaskScore
 from merging.errors import InvalidStudy
 
@@ -30,7 +30,37 @@ def test_worst_is_the_lowest_of_the_tasks_with_weight(weights: Sequence[float], 
     assert objective("worst", SCORES, dict(zip("abc", weights, strict=True))) == worst
 
 
-@pytest.mark.parametrize("kind", ["mean", "worst"])
-def test_no_weight_at_all_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["mean", "worst", "normalized_mean"])
+def test_no_weight_at_all_is_refused(kind: Kind) -> None:
     with pytest.raises(InvalidStudy, match="no task has a weight"):
-        objective(kind, SCORES, {"a": 0, "b": 0, "c": 0})  # type: ignore[arg-type]
+        objective(kind, SCORES, {"a": 0, "b": 0, "c": 0})
+
+
+def test_a_task_that_is_not_the_studys_counts_nothing() -> None:
+    assert objective("mean", [*SCORES, score("proxy", 9.0)], {"a": 1, "b": 1, "c": 0}) == pytest.approx(0.65)
+
+
+def test_the_normalised_mean_is_nought_for_the_base_and_one_for_the_best_experts() -> None:
+    base = [score("a", 0.25), score("c", 30.0, higher=False)]
+    experts = [[score("a", 0.75), score("c", 28.0, higher=False)], [score("a", 0.20), score("c", 10.0, higher=False)]]
+    scales = scales_between(base, experts)
+    assert scales == {"a": (0.25, 0.5), "c": (-30.0, 20.0)}
+    weights = {"a": 1.0, "c": 3.0}
+    assert objective("normalized_mean", base, weights, scales) == 0.0
+    best = [score("a", 0.75), score("c", 10.0, higher=False)]
+    assert objective("normalized_mean", best, weights, scales) == 1.0
+    half = [score("a", 0.50), score("c", 30.0, higher=False)]  # half of the way in a, nothing in c: (1/2 + 3 * 0) / 4
+    assert objective("normalized_mean", half, weights, scales) == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("expert", [0.501, 0.5, 0.2])
+def test_a_task_nobody_improved_does_not_explode_and_better_stays_better(expert: float) -> None:
+    scales = scales_between([score("a", 0.5)], [[score("a", expert)]])
+    assert scales["a"] == (0.5, SMALLEST_STEP)
+    better, worse = (objective("normalized_mean", [score("a", v)], {"a": 1}, scales) for v in (0.55, 0.45))
+    assert better == pytest.approx(1.0) and worse == pytest.approx(-1.0)
+
+
+def test_the_smallest_step_grows_with_values_above_one() -> None:
+    scales = scales_between([score("p", 40.0, higher=False)], [[score("p", 39.9, higher=False)]])
+    assert scales["p"] == (-40.0, 40 * SMALLEST_STEP)

@@ -165,7 +165,7 @@ def test_seeds_repeat_and_differ() -> None:
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = ([score(items_of("mean", n), task) for task, n in (("a", 20), ("b", 9))] for _ in range(2))
     whole = compare(measure(a=1.0, b=1.0), one, two, draws=500)
-    monkeypatch.setattr("evaluation.statistics._BLOCK", 130)
+    monkeypatch.setattr("evaluation.statistics.measure.BLOCK", 130)
     assert compare(measure(a=1.0, b=1.0), one, two, draws=500) == whole
 
 
