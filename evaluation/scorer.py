@@ -1,29 +1,25 @@
 """Scores one live model on a suite, as the stock `lm_eval` command would score it from a folder."""
 
+import contextlib
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from evaluation.result import Part, TaskScore
+from evaluation.errors import NonFiniteScore, TaskBroken
+from evaluation.evaluators.contract import Subject
+from evaluation.meter import Meter, Progress
+from evaluation.result import TaskScore
 from evaluation.suite import Suite
+from evaluation.wanted import Wanted
 from merging.errors import MergesearchError
 
-Progress = Callable[[int, int], None]
-"""Called with the documents done and their total; it may raise to end the scoring."""
+if TYPE_CHECKING:
+    from evaluation.harness import HarnessTask
+    from evaluation.suite import Task
 
-_PROGRESS_SECONDS = 0.25
-
-
-class NonFiniteScore(MergesearchError):
-    """A candidate's metric came out as NaN or infinity: a result of a trial, not a fault."""
-
-    def __init__(self, task: str, metric: str) -> None:
-        self.task, self.metric = task, metric
-        super().__init__(f"the candidate scores NaN or infinity on {metric} of task {task}")
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.task, self.metric)
+Items = Mapping[int, Any]
+"""What a task's metric gave for its documents, by `doc_id`, as JSON has it."""
 
 
 class Scorer:
@@ -32,110 +28,190 @@ class Scorer:
     Args:
         model: a Hugging Face causal language model in evaluation mode.
         device: where it lies.
-        batch_size: sequences scored at once; part of what makes scores repeat bit for bit.
+        batch_size: most sequences scored at once; part of what makes scores repeat bit for bit. None: as many as
+            memory takes.
         bootstrap: draws where lm-eval bootstraps a standard error (f1, mcc, median, perplexity, bleu ...); 0: those
             have none. Stock draws 100,000, which for f1 takes minutes: the statistics module does better in less.
+        lm: what answers instead of the model itself (vLLM's engine, which holds the same weights).
     """
 
     def __init__(
-        self, suite: Suite, model: Any, tokenizer: Any, device: str, batch_size: int, bootstrap: int = 0
+        self,
+        suite: Suite,
+        model: Any,
+        tokenizer: Any,
+        device: str,
+        batch_size: int | None,
+        bootstrap: int = 0,
+        lm: Any = None,
     ) -> None:
-        from evaluation.lm import ResidentLM
+        from evaluation.lm.resident import ResidentLM
 
         if model.device.type != device.partition(":")[0]:
             raise ValueError(f"the model lies on {model.device}, not on {device}")
         self._suite = suite
-        self._lm = ResidentLM(model, tokenizer, batch_size)
+        self._model, self._tokenizer, self._device = model, tokenizer, device
+        self._lm = ResidentLM(model, tokenizer, batch_size) if lm is None else lm
         self._bootstrap = bootstrap
+        self._counted, self._counting = 0, False
 
     @property
     def tokens(self) -> int:
         """The positions the model computed so far, of the scoring that goes on."""
-        return self._lm.tokens
+        return self._counted + (self._lm.tokens if self._counting else 0)
 
-    def score(self, part: Part, on_progress: Progress | None = None) -> tuple[tuple[TaskScore, ...], int]:
-        """Score the model as it is now.
+    def score(self, wanted: Wanted, on_progress: Progress | None = None) -> tuple[tuple[TaskScore, ...], int]:
+        """Score the model as it is now on what is missing, and join it with what is known.
 
         Args:
-            on_progress: called several times a second; documents done are the share of requests answered.
+            on_progress: called several times a second; documents done are those known and the share answered.
 
         Returns:
-            One score a task, in the suite's order, and the positions the model computed (input, padding, generated).
+            One score a task that is wanted, in the suite's order, and the positions the model computed (input,
+            padding, generated).
 
         Raises:
             NonFiniteScore: a metric has no finite value (a perplexity out of bounds).
+            TaskBroken: the code of a task, or of another evaluator, raised.
+            MemoryError: not even one sequence fits; another attempt may succeed.
+            OSError: something outside is away (a judge); another attempt may succeed.
         """
-        doc_ids = {task.name: self._suite.documents(task.name, part) for task in self._suite.tasks}
-        requests = [r for task in self._suite.tasks for i in doc_ids[task.name] for r in task.instances[i]]
+        tasks = [task for task in self._suite.tasks if task.name in wanted.documents]
+        meter = Meter(wanted.reused, sum(map(len, wanted.documents.values())), on_progress)
+        self._counted = 0
+        with _short_of_memory():
+            found = self._found({task.name: task for task in tasks}, wanted.missing, meter)
+        meter.finish()
+        return tuple(self._task_score(task, wanted, found.get(task.name, {})) for task in tasks), self.tokens
+
+    def _found(
+        self, tasks: "Mapping[str, Task]", missing: Mapping[str, Sequence[int]], meter: Meter
+    ) -> dict[str, Items]:
+        """The items of the missing documents: lm-eval's tasks all together, then the other evaluators."""
+        from evaluation.harness import HarnessTask
+
+        asked = [(task, missing[name]) for name, task in tasks.items() if name in missing]
+        harness = [(task, doc_ids) for task, doc_ids in asked if isinstance(task, HarnessTask)]
+        found = self._of_harness(harness, meter)
+        for task, doc_ids in asked:
+            if not isinstance(task, HarnessTask):
+                meter.begin(len(doc_ids), len(doc_ids))
+                subject = Subject(self._lm, self._model, self._tokenizer, self._device, meter.beat)
+                with self._watched(meter.beat), _named(task.name, meter, (OSError,)):
+                    items = task.answer(doc_ids, subject)
+                    found[task.name] = {i: plain(item) for i, item in zip(doc_ids, items, strict=True)}
+        return found
+
+    def _of_harness(self, asked: "Sequence[tuple[HarnessTask, Sequence[int]]]", meter: Meter) -> dict[str, Items]:
+        requests = [request for task, doc_ids in asked for i in doc_ids for request in task.instances[i]]
         try:
-            self._respond(requests, sum(map(len, doc_ids.values())), on_progress)
-            return tuple(self._task_score(task, doc_ids[task.name]) for task in self._suite.tasks), self._lm.tokens
+            self._respond(requests, sum(len(doc_ids) for _, doc_ids in asked), meter)
+            found: dict[str, Items] = {}
+            for task, doc_ids in asked:
+                with _named(task.name, meter):
+                    items = task.items(doc_ids)
+                    found[task.name] = {i: plain(item) for i, item in zip(doc_ids, items, strict=True)}
+            return found
         finally:
             for request in requests:
                 request.resps, request.filtered_resps = [], {}
 
-    def _respond(self, requests: Sequence[Any], documents: int, on_progress: Progress | None) -> None:
+    def _respond(self, requests: Sequence[Any], documents: int, meter: Meter) -> None:
         """Let the model answer; requests of one type go together, as in lm-eval's `evaluate`."""
         by_type: dict[str, list[Any]] = {}
         for request in requests:
             by_type.setdefault(request.request_type, []).extend([request] * request.repeats)
-        meter = _Meter(documents, sum(map(len, by_type.values())), on_progress)
-        with self._lm.watched(lambda: meter.beat(self._lm.answered)):
-            for kind, asked in by_type.items():
-                meter.begin(len(asked), self._lm.answered)
+        meter.begin(documents, sum(map(len, by_type.values())))
+        done = 0
+        for kind, asked in by_type.items():
+            with self._watched(partial(self._beat, meter, done, len(asked))):
                 for request, response in zip(asked, getattr(self._lm, kind)(asked, disable_tqdm=True), strict=True):
                     request.resps.append(response)
-        meter.finish()
+            done += len(asked)
 
-    def _task_score(self, task: Any, doc_ids: tuple[int, ...]) -> TaskScore:
-        items = task.items(doc_ids)
-        try:
-            value = float(task.aggregation.function(items))
-        except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
-            raise NonFiniteScore(task.name, task.shown_metric)
+    def _beat(self, meter: Meter, done: int, most: int) -> None:
+        meter.beat(done + min(self._lm.answered, most))
+
+    @contextlib.contextmanager
+    def _watched(self, beat: Callable[[], None]) -> Iterator[None]:
+        """Beat before every forward pass, and count its positions."""
+        with self._lm.watched(beat):
+            self._counting = True
+            try:
+                yield
+            finally:
+                self._counting = False
+                self._counted += self._lm.tokens
+
+    def _task_score(self, task: "Task", wanted: Wanted, found: Items) -> TaskScore:
+        doc_ids = wanted.documents[task.name]
+        every = {**wanted.known.get(task.name, {}), **found}
+        items = [every[doc_id] for doc_id in doc_ids]
+        with _named(task.name):
+            try:
+                value = float(task.aggregation.function(items))
+            except OverflowError:
+                value = math.inf
+            if not math.isfinite(value):
+                raise NonFiniteScore(task.name, task.shown_metric)
+            stderr = task.stderr(items, self._bootstrap)
         return TaskScore(
             task=task.name,
             metric=task.shown_metric,
             value=value,
-            stderr=task.stderr(items, self._bootstrap),
+            stderr=stderr,
             higher_is_better=task.higher_is_better,
             documents=doc_ids,
-            items=tuple(plain(item) for item in items),
+            items=tuple(items),
         )
 
 
-class _Meter:
-    """Turns answered requests into documents done, and limits how often that is told."""
+@contextlib.contextmanager
+def _short_of_memory() -> Iterator[None]:
+    """One error for memory that ran out, wherever it did."""
+    from evaluation.lm.budget import out_of_memory
 
-    def __init__(self, documents: int, requests: int, on_progress: Progress | None) -> None:
-        self._documents, self._requests, self._tell = documents, requests, on_progress
-        self._before = self._of_type = self._offset = 0
-        self._told = time.monotonic()
+    try:
+        yield
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise
 
-    def begin(self, requests: int, answered: int) -> None:
-        """The next type of requests begins."""
-        self._before, self._of_type, self._offset = self._before + self._of_type, requests, answered
 
-    def beat(self, answered: int) -> None:
-        if self._tell is None or time.monotonic() - self._told < _PROGRESS_SECONDS:
-            return
-        self._told = time.monotonic()
-        done = self._before + min(answered - self._offset, self._of_type)
-        self._tell(self._documents * done // self._requests, self._documents)
+@contextlib.contextmanager
+def _named(task: str, meter: Meter | None = None, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Gives what a task's code raises the task's name.
 
-    def finish(self) -> None:
-        if self._tell is not None:
-            self._tell(self._documents, self._documents)
+    Args:
+        passing: errors that stay what they are, beside those of ours, of the memory and of the device.
+    """
+    import torch
+
+    from evaluation.lm.budget import out_of_memory
+
+    try:
+        yield
+    except Exception as error:
+        if meter is not None and meter.stopped is not None:
+            raise meter.stopped from None  # a user's code may have made something else of it
+        if out_of_memory(error) or isinstance(error, (MergesearchError, torch.AcceleratorError, *passing)):
+            raise
+        raise TaskBroken(task, f"{type(error).__name__}: {error}") from error
 
 
 def plain(item: Any) -> Any:
-    """An item as JSON gives it back: lists for tuples and arrays, Python's numbers for numpy's."""
+    """An item as JSON gives it back: lists for tuples and arrays, Python's numbers for numpy's.
+
+    Raises:
+        TypeError: JSON has nothing for it.
+    """
     if hasattr(item, "tolist"):  # a numpy scalar or array, a tensor
-        return item.tolist()
+        return plain(item.tolist())
     if isinstance(item, Mapping):
         return {str(key): plain(value) for key, value in item.items()}
     if isinstance(item, (list, tuple)):
         return [plain(value) for value in item]
-    return item
+    if item is None or isinstance(item, (bool, int, float, str)):
+        return item
+    raise TypeError(f"the metric gave a {type(item).__name__}, which cannot be kept; use numbers, text and lists")

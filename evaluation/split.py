@@ -11,15 +11,28 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from evaluation.result import Part
 from merging.errors import InvalidStudy
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two parts of one task's documents, as ascending positions (lm-eval's `doc_id`s)."""
+    """The two parts of one task's documents, as positions (lm-eval's `doc_id`s).
+
+    Attributes:
+        search, holdout: ascending.
+        order: the documents of both parts in the order in which a study scores them: by a keyed rank, so that any
+            prefix is a random sample, and the same one whatever the cap.
+    """
 
     search: tuple[int, ...]
     holdout: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def ordered(self, part: Part) -> tuple[int, ...]:
+        """The documents of one part, in scoring order."""
+        own = set(self.search if part == "search" else self.holdout)
+        return tuple(i for i in self.order if i in own)
 
 
 def canonical(document: Any) -> bytes:
@@ -38,9 +51,10 @@ def split(documents: Sequence[Any], key: str, holdout: float, cap: int | None = 
     """
     contents = [canonical(document) for document in documents]
     ranks = [_hash(content, key, b"rank") for content in contents]
-    taken = sorted(sorted(range(len(documents)), key=lambda i: (ranks[i], i))[:cap])
+    order = sorted(range(len(documents)), key=lambda i: (ranks[i], i))[:cap]
+    taken = sorted(order)
     held = {i for i in taken if _uniform(contents[i], key) < holdout}
-    return Split(tuple(i for i in taken if i not in held), tuple(i for i in taken if i in held))
+    return Split(tuple(i for i in taken if i not in held), tuple(i for i in taken if i in held), tuple(order))
 
 
 def require_both_parts(parts: Split, key: str, task: str, documents: int) -> None:

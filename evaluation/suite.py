@@ -1,18 +1,25 @@
-"""The suite of a study: its tasks with their metric, the documents of each part, and a digest that names it all."""
+"""The suite of a study: its tasks with their metric, the documents of each part, and digests that name it all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from evaluation.calibration import prompts
+from evaluation.chat import Chat, open_chat
+from evaluation.evaluators.contract import Evaluator
+from evaluation.evaluators.load import proxy_evaluator
 from evaluation.result import Part
-from evaluation.spec import EvaluationSpec
+from evaluation.spec import PROXY, PROXY_PROMPTS, EvaluationSpec, ProxySpec
 from evaluation.split import Split, canonical, require_both_parts, split
 from evaluation.statistics import Aggregation
+from evaluation.wanted import Wanted
 
 if TYPE_CHECKING:
     from evaluation.harness import HarnessTask
+
+    Task = HarnessTask | Evaluator
 
 
 @dataclass(frozen=True)
@@ -20,58 +27,115 @@ class Suite:
     """What candidates are scored on. Two suites of one digest give one model the same scores.
 
     Attributes:
-        tasks: as the study names them, in its order.
+        tasks: as the study names them, in its order; `evaluation.proxy`, if the study has it, comes last and has
+            search documents alone: prompts of the other tasks' search documents.
         splits: the documents of each task.
         digest: of the tasks' configuration, metric and prompts, and the documents of each part.
+        task_digests: of each task by itself, all of its documents and the files of its functions included: whatever
+            the split, the cap and the other tasks are, one recipe earns one item on a document.
     """
 
-    tasks: "tuple[HarnessTask, ...]"
+    tasks: "tuple[Task, ...]"
     splits: Mapping[str, Split]
     digest: str
+    task_digests: Mapping[str, str]
 
     @staticmethod
-    def load(spec: EvaluationSpec, root: Path, key: str) -> "Suite":
+    def load(spec: EvaluationSpec, root: Path, key: str, tokenizer: Path | None = None) -> "Suite":
         """Load a study's tasks and split their documents.
 
         Args:
-            root: what `include_path` is relative to.
+            root: what `include_path` and the tasks' files are relative to.
             key: the study's split key.
+            tokenizer: the folder whose chat template the candidates have (`chat.template_folder`); read only if the
+                prompts go through it.
 
         Raises:
-            InvalidStudy: a task, metric or folder is unknown or unusable, or a part of a task has no documents.
+            InvalidStudy: a task, metric, file or folder is unknown or unusable, a part of a task has no documents,
+                or there is no chat template.
         """
-        from evaluation.harness import load_tasks  # lm-eval takes a second to import
+        from evaluation.taskfiles import load_tasks  # lm-eval takes a second to import
 
-        tasks = tuple(load_tasks(spec, root))
+        chat = None
+        if spec.chat_template:
+            if tokenizer is None:
+                raise ValueError("a suite with a chat template needs the folder that has it")
+            chat = open_chat(tokenizer, spec.fewshot_as_multiturn)
+        tasks = tuple(load_tasks(spec, root, chat))
         splits = {task.name: split(task.documents, key, spec.holdout, spec.documents) for task in tasks}
         for i, task in enumerate(tasks):
             require_both_parts(splits[task.name], f"evaluation.tasks[{i}]", task.name, len(task.documents))
-        return Suite(tasks, splits, _digest(tasks, splits))
+        suite = _digested(tasks, splits, chat)
+        suite = suite if spec.proxy is None else _with_proxy(suite, spec.proxy, chat)
+        return suite if spec.backend == "transformers" else _answered_by(spec.backend, suite)
+
+    def is_of(self, setup: Mapping[str, Any]) -> bool:
+        """Whether a study with that setup is scored on this suite. One of an earlier version says less of its tasks."""
+        return (self.digest, self.task_digests) == (setup["suite_digest"], setup.get("task_digests", self.task_digests))
 
     def documents(self, task: str, part: Part) -> tuple[int, ...]:
         """The `doc_id`s of one part of a task, ascending."""
         parts = self.splits[task]
         return parts.search if part == "search" else parts.holdout
 
+    def order(self, task: str, part: Part) -> tuple[int, ...]:
+        """The `doc_id`s of one part of a task, in the order they are scored: the first n are a random sample."""
+        return self.splits[task].ordered(part)
+
+    def wanted(self, part: Part) -> Wanted:
+        """All documents of a part, nothing known."""
+        documents = {task.name: self.documents(task.name, part) for task in self.tasks}
+        return Wanted(part, {task: doc_ids for task, doc_ids in documents.items() if doc_ids}, {})
+
     def aggregations(self) -> dict[str, Aggregation]:
         """How each task makes one value of its documents' items."""
         return {task.name: task.aggregation for task in self.tasks}
 
 
-def _digest(tasks: "Sequence[HarnessTask]", splits: Mapping[str, Split]) -> str:
+def _with_proxy(suite: Suite, spec: ProxySpec, chat: Chat | None) -> Suite:
+    """The suite with a last task whose documents are prompts of the others' search documents."""
+    asking = sum(hasattr(task, "instances") for task in suite.tasks)  # the others have no prompts
+    proxy = proxy_evaluator(spec, prompts(suite, max(1, PROXY_PROMPTS // max(1, asking))))
+    every = tuple(range(len(proxy.documents)))
+    splits = {**suite.splits, PROXY: Split(every, (), every)}
+    return _digested((*suite.tasks, proxy), splits, chat)
+
+
+def _answered_by(backend: str, suite: Suite) -> Suite:
+    """The suite with digests of its own: another backend earns other items in the last digits."""
+
+    def own(digest: str) -> str:
+        return blake2b(canonical([backend, digest]), digest_size=16).hexdigest()
+
+    alone = {name: own(digest) for name, digest in suite.task_digests.items()}
+    return replace(suite, digest=own(suite.digest), task_digests=alone)
+
+
+def _digested(tasks: "tuple[Task, ...]", splits: Mapping[str, Split], chat: Chat | None) -> Suite:
     from evaluation.harness import VERSION
 
     state = blake2b(canonical(["mergesearch/suite/v1", VERSION]), digest_size=16)
+    template = [] if chat is None else [chat.template, chat.multiturn]
+    alone: dict[str, str] = {}
     for task in tasks:
-        parts = splits[task.name]
-        state.update(canonical([task.name, task.shown_metric, task.higher_is_better, task.config]))
+        parts, about = splits[task.name], [task.name, task.shown_metric, task.higher_is_better, task.config]
+        code = [getattr(task, "version", None), getattr(task, "sources", [])]
+        own = blake2b(canonical(["mergesearch/task/v1", VERSION, *code, *about, template]), digest_size=16)
+        state.update(canonical(about))
         state.update(canonical([parts.search, parts.holdout]))
-        for text in _requests(task, (*parts.search, *parts.holdout)):
-            state.update(text)
-    return state.hexdigest()
+        texts = list(_requests(task))
+        for text in texts:
+            own.update(text)
+        for doc_id in (*parts.search, *parts.holdout):
+            state.update(texts[doc_id])
+        alone[task.name] = own.hexdigest()
+    if chat is not None:  # suites without one keep the digest of before there were any
+        state.update(canonical(template))
+    return Suite(tasks, splits, state.hexdigest(), alone)
 
 
-def _requests(task: "HarnessTask", doc_ids: Sequence[int]) -> Iterator[bytes]:
-    """Prompts with their few-shot examples, and the documents they are judged by."""
-    for doc_id in doc_ids:
-        yield canonical([task.documents[doc_id], *(request.arguments for request in task.instances[doc_id])])
+def _requests(task: "Task") -> Iterator[bytes]:
+    """Of every document its prompts with their few-shot examples, and what it is judged by."""
+    instances: Mapping[int, Sequence[Any]] = getattr(task, "instances", {})  # other evaluators ask for themselves
+    for doc_id, document in enumerate(task.documents):
+        yield canonical([document, *(request.arguments for request in instances.get(doc_id, ()))])

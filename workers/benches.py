@@ -6,7 +6,8 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from evaluation.result import Part, TaskScore
+from evaluation.result import TaskScore
+from evaluation.wanted import Wanted
 from merging.recipe import Recipe
 
 Progress = Callable[[int, int, int], None]
@@ -39,14 +40,17 @@ class Bench(Protocol):
         """
         ...
 
-    def score(self, part: Part, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
-        """Score the candidate on one part of the documents.
+    def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
+        """Score the candidate on the documents that are missing, and join them with what is known.
+
+        Where nothing is missing the candidate need not have been built.
 
         Returns:
-            One score a task, and the tokens it took.
+            One score a task that is wanted, and the tokens it took.
 
         Raises:
             Impossible: a metric has no finite value.
+            MergesearchError: a task's code raised; the message names the task.
             DeviceLost, MemoryError: as they say.
         """
         ...

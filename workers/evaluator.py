@@ -4,13 +4,16 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
+from db.documents import REHEARSAL
 from db.faults import fault_point
 from db.records import Lease
 from db.session import is_away
 from db.store import Store
-from evaluation.result import Failed, Infeasible, Part, Scored
+from evaluation.result import Failed, Infeasible, Scored
+from evaluation.wanted import Wanted
 from merging.errors import MergesearchError
 from merging.recipe import Recipe
 from workers.benches import Bench, Benches, DeviceLost, Impossible
@@ -62,7 +65,7 @@ class Evaluator:
         _log.info("evaluation begun", extra={"action": "evaluation.begun", **about})
         try:
             with self._heart.beating(lease) as beat:
-                outcome = attempt(self._benches, lease, beat)
+                outcome = attempt(self._benches, lease, partial(self._wanted, lease), beat)
         except Unworkable as error:
             _log.error("the study cannot be worked on here: %s", error, extra={"action": "study.refused", **about})
             self._refused[lease.study_id] = time.monotonic() + self._refusal
@@ -85,14 +88,23 @@ class Evaluator:
         self._refused = {study: until for study, until in self._refused.items() if until > now}
         return patiently(lambda: self._store.evaluations.study_of(evaluation_id), CLAIM_SECONDS) in self._refused
 
+    def _wanted(self, lease: Lease, device: str) -> Wanted:
+        wanted, rehearsal = self._store.evaluations.wanted, device == REHEARSAL
+        return patiently(lambda: wanted(lease, rehearsal=rehearsal), CLAIM_SECONDS)
+
     def _finish(self, lease: Lease, outcome: Scored | Infeasible | Failed) -> bool:
         """Write the outcome, for as long as the lease may last: doing the work again costs more than waiting."""
         finish = self._store.evaluations.finish
         return patiently(lambda: finish(lease, outcome), self._heart.seconds)
 
 
-def attempt(benches: Benches, lease: Lease, beat: Beat) -> Scored | Infeasible | Failed:
+def attempt(
+    benches: Benches, lease: Lease, wanted: Callable[[str], Wanted], beat: Beat
+) -> Scored | Infeasible | Failed:
     """Evaluate, and turn whatever goes wrong into a result with its reason.
+
+    Args:
+        wanted: asked for what the evaluation must have on a bench's device, once the study is open.
 
     Raises:
         Unworkable: the study's models or tasks cannot be opened here, or have changed.
@@ -104,7 +116,7 @@ def attempt(benches: Benches, lease: Lease, beat: Beat) -> Scored | Infeasible |
             bench = benches.bench(lease.study_id)
         except MergesearchError as error:
             raise Unworkable(str(error)) from error
-        return evaluate(bench, lease.recipe, lease.part, beat)
+        return evaluate(bench, lease.recipe, wanted(bench.device), beat)
     except (Unworkable, LeaseLost, DeviceLost):
         raise
     except MergesearchError as error:
@@ -116,8 +128,8 @@ def attempt(benches: Benches, lease: Lease, beat: Beat) -> Scored | Infeasible |
         return Failed(why=_reason(error), retryable=is_away(error))
 
 
-def evaluate(bench: Bench, recipe: Recipe, part: Part, beat: Beat) -> Scored | Infeasible:
-    """Build the candidate in place and score it.
+def evaluate(bench: Bench, recipe: Recipe, wanted: Wanted, beat: Beat) -> Scored | Infeasible:
+    """Build the candidate in place and score it on what is missing; if nothing is, it need not be built.
 
     Args:
         beat: told how far it is; what it raises ends the evaluation.
@@ -129,10 +141,11 @@ def evaluate(bench: Bench, recipe: Recipe, part: Part, beat: Beat) -> Scored | I
         beat(done, total, tokens / max(time.perf_counter() - built, 1e-9))
 
     try:
-        bench.build(recipe)
+        if wanted.missing:
+            bench.build(recipe)
         built = time.perf_counter()
         fault_point("worker.built")
-        scores, tokens = bench.score(part, progress)
+        scores, tokens = bench.score(wanted, progress)
     except Impossible as error:
         return Infeasible(why=str(error))
     return Scored(
@@ -141,6 +154,7 @@ def evaluate(bench: Bench, recipe: Recipe, part: Part, beat: Beat) -> Scored | I
         build_seconds=built - started,
         score_seconds=time.perf_counter() - built,
         device=bench.device,
+        reused=wanted.reused,
     )
 
 

@@ -13,11 +13,16 @@ import torch
 
 from db.records import Study
 from db.store import Store
+from evaluation.chat import template_folder
+from evaluation.errors import EngineLost, NonFiniteScore
 from evaluation.live import live_tensors, load_live
-from evaluation.result import Part, TaskScore
-from evaluation.scorer import NonFiniteScore, Scorer
+from evaluation.lm.budget import out_of_memory
+from evaluation.result import TaskScore
+from evaluation.scorer import Scorer
 from evaluation.spec import EvaluationSpec
 from evaluation.suite import Suite
+from evaluation.vllm.start import live_device, start
+from evaluation.wanted import Wanted
 from merging.errors import Conflict, InvalidRecipe, NonFiniteCandidate
 from merging.export import export
 from merging.models import ModelSet
@@ -36,16 +41,39 @@ class Resident:
     Raises:
         Conflict: the models are not those the study was created with.
         InvalidModel: one cannot be opened any more.
+        InvalidStudy: vLLM is not installed, or does not serve them.
     """
 
     def __init__(self, study: Study, store: Store, device: str) -> None:
         models = _open(study, store)
+        on_vllm = _evaluation(study).backend == "vllm"
         with _frame(models) as folder:
-            self.live, self.tokenizer = load_live(folder, device, study.spec["dtype"])
+            self._place = live_device(folder, device) if on_vllm else device
+            self.live, self.tokenizer = load_live(folder, self._place, study.spec["dtype"])
+            tensors = live_tensors(self.live, models.base.names)
+            # now, while a GPU's memory is free: experts that find no room there wait outside of it
+            self._engine = start(folder, self.live, tensors, self.tokenizer, device) if on_vllm else None
         used, total = memory()
         room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
-        self.model = ResidentModel(models, live_tensors(self.live, models.base.names), memo_bytes=room)
+        self.model = ResidentModel(models, tensors, memo_bytes=room)
         self.scorers: dict[int, Scorer] = {}  # by study
+
+    def build(self, recipe: Recipe) -> None:
+        """Write the candidate into the live model, where it differs from the last one, and hand it to the engine."""
+        if self.model.apply(recipe).tensors and self._engine is not None:
+            self._engine.take()
+
+    def scorer(self, study: Study, suite: Suite) -> Scorer:
+        """What scores the candidate on a study's tasks."""
+        if study.id not in self.scorers:
+            most_rows = _evaluation(study).most_rows
+            self.scorers[study.id] = Scorer(suite, self.live, self.tokenizer, self._place, most_rows, lm=self._engine)
+        return self.scorers[study.id]
+
+    def close(self) -> None:
+        """Give back what is not freed by itself."""
+        if self._engine is not None:
+            self._engine.close()
 
 
 class ModelBench:
@@ -56,14 +84,14 @@ class ModelBench:
         self._resident, self._scorer = resident, scorer
 
     def build(self, recipe: Recipe) -> None:
-        """Write the candidate into the live model, where it differs from the last one."""
+        """Make the recipe's candidate the resident one."""
         with _translated():
-            self._resident.model.apply(recipe)
+            self._resident.build(recipe)
 
-    def score(self, part: Part, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
-        """Score the live model with lm-eval's tasks."""
+    def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
+        """Score the live model on the study's tasks."""
         with _translated():
-            return self._scorer.score(part, lambda done, total: on_progress(done, total, self._scorer.tokens))
+            return self._scorer.score(wanted, lambda done, total: on_progress(done, total, self._scorer.tokens))
 
 
 class ModelBenches:
@@ -105,10 +133,7 @@ class ModelBenches:
     def _bench(self, study_id: int) -> ModelBench:
         study, suite = self._suite(study_id)
         resident = self._models(study)
-        if study_id not in resident.scorers:
-            batch_size = EvaluationSpec.model_validate(study.spec["evaluation"]).batch_size
-            resident.scorers[study_id] = Scorer(suite, resident.live, resident.tokenizer, self._device, batch_size)
-        return ModelBench(resident, resident.scorers[study_id], self._device)
+        return ModelBench(resident, resident.scorer(study, suite), self._device)
 
     def _suite(self, study_id: int) -> tuple[Study, Suite]:
         if study_id not in self._suites:
@@ -117,9 +142,10 @@ class ModelBenches:
                 if self._resident is not None:
                     self._resident.scorers.pop(oldest, None)
             study = self._store.studies.by_id(study_id)
-            evaluation = EvaluationSpec.model_validate(study.spec["evaluation"])
-            suite = Suite.load(evaluation, Path("/"), study.setup["split_key"])
-            if suite.digest != study.setup["suite_digest"]:
+            evaluation = _evaluation(study)
+            chat = template_folder(*_places(study)) if evaluation.chat_template else None
+            suite = Suite.load(evaluation, Path("/"), study.setup["split_key"], chat)
+            if not suite.is_of(study.setup):
                 raise Conflict(f"the tasks of study {study.name!r} have changed since it began; give it a new name")
             self._suites[study_id] = study, suite
         self._suites.move_to_end(study_id)
@@ -127,7 +153,8 @@ class ModelBenches:
 
     def _models(self, study: Study) -> Resident:
         setup = study.setup
-        key = json.dumps([setup["fingerprints"], setup["companions"], study.spec["dtype"]], sort_keys=True)
+        made_of = [setup["fingerprints"], setup["companions"], study.spec["dtype"], _evaluation(study).backend]
+        key = json.dumps(made_of, sort_keys=True)
         if self._resident is None or self._key != key:
             self._evict()  # two sets may not fit
             _log.info("loading models", extra={"action": "models.loading", "study": study.id})
@@ -135,6 +162,8 @@ class ModelBenches:
         return self._resident
 
     def _evict(self) -> None:
+        if self._resident is not None:
+            self._resident.close()
         self._resident, self._key = None, ""
         gc.collect()  # a model and its hooks refer to each other
         if self._device.startswith("cuda"):
@@ -156,16 +185,25 @@ def _frame(models: ModelSet) -> Iterator[Path]:
         yield Path(folder) / "frame"
 
 
+def _evaluation(study: Study) -> EvaluationSpec:
+    return EvaluationSpec.model_validate(study.spec["evaluation"])
+
+
 def _open(study: Study, store: Store) -> ModelSet:
     """The study's models, seen to be what they were when it was created."""
-    places = study.spec["models"]
-    base, experts = Path(places["base"]), {e["name"]: Path(e["path"]) for e in places["experts"]}
-    tokenizer = places.get("tokenizer", "base")  # studies of an earlier version do not say
+    base, experts, tokenizer = _places(study)
     models = ModelSet.open(base, experts, cache=store.fingerprints, tokenizer=tokenizer)
     now = models.fingerprints, models.companions_digest
     if now != (study.setup["fingerprints"], study.setup["companions"]):
         raise Conflict(f"the models of study {study.name!r} have changed since it began; give it a new name")
     return models
+
+
+def _places(study: Study) -> tuple[Path, dict[str, Path], str]:
+    """The folders of base and experts, and whose vocabulary the merges have."""
+    places = study.spec["models"]
+    experts = {e["name"]: Path(e["path"]) for e in places["experts"]}
+    return Path(places["base"]), experts, places.get("tokenizer", "base")  # studies of an earlier version do not say
 
 
 @contextmanager
@@ -175,11 +213,13 @@ def _translated() -> Iterator[None]:
         yield
     except (NonFiniteCandidate, NonFiniteScore, InvalidRecipe) as error:
         raise Impossible(str(error)) from error
-    except torch.OutOfMemoryError as error:
+    except (torch.AcceleratorError, EngineLost) as error:
+        raise DeviceLost(str(error)) from error
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         torch.cuda.empty_cache()
         raise MemoryError(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error
 
 
 def device_name(device: str) -> str:

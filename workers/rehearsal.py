@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
+from db.documents import REHEARSAL
 from db.store import Store
-from evaluation.result import Part, TaskScore
+from evaluation.result import TaskScore
+from evaluation.spec import PROXY
+from evaluation.wanted import Wanted
 from merging.recipe import GroupMerge, Recipe
 from workers.benches import Progress
 from workers.host import memory
 
-DEVICE = "rehearsal"
 TOKENS = 32  # that a document is said to have
 MOST_STUDIES = 64
 
@@ -37,40 +39,53 @@ class Rehearsal:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Task:
-    name: str
-    metric: str
-    documents: Mapping[str, tuple[int, ...]]
-
-
 class RehearsalBench:
     """Scores one study's recipes by a formula.
 
     Args:
-        tasks: with the documents of each part.
+        metrics: of each task, in the study's order.
     """
 
-    device = DEVICE
+    device = REHEARSAL
 
-    def __init__(self, tasks: tuple[_Task, ...], rehearsal: Rehearsal) -> None:
-        self._tasks, self._rehearsal = tasks, rehearsal
+    def __init__(self, metrics: Mapping[str, str], rehearsal: Rehearsal) -> None:
+        self._metrics, self._rehearsal = metrics, rehearsal
         self._recipe: Recipe | None = None
 
     def build(self, recipe: Recipe) -> None:
         """Remember the recipe."""
         self._recipe = recipe
 
-    def score(self, part: Part, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
+    def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
         """Score the recipe remembered; what is said on the way is how it would be said of a model."""
-        assert self._recipe is not None, "nothing was built"
-        total, steps = sum(len(task.documents[part]) for task in self._tasks), self._rehearsal.steps
-        for step in range(1, steps + 1):
+        missing, steps = sum(map(len, wanted.missing.values())), self._rehearsal.steps
+        for step in range(1, steps + 1) if missing else ():
             if self._rehearsal.seconds:
                 time.sleep(self._rehearsal.seconds / steps)
-            done = total * step // steps
-            on_progress(done, total, done * TOKENS)
-        return tuple(_score(self._recipe, task, part) for task in self._tasks), total * TOKENS
+            done = missing * step // steps
+            on_progress(wanted.reused + done, wanted.reused + missing, done * TOKENS)
+        scores = (self._score(name, wanted) for name in self._metrics if name in wanted.documents)
+        return tuple(scores), missing * TOKENS
+
+    def _score(self, task: str, wanted: Wanted) -> TaskScore:
+        documents = wanted.documents[task]
+        found = dict(wanted.known.get(task, {}))
+        if missing := wanted.missing.get(task):
+            assert self._recipe is not None, "nothing was built"
+            ability = sum(_ability(group, task) for group in self._recipe.groups) / len(self._recipe.groups)
+            found |= {i: 1 / (1 + math.exp(_between(-2.0, 2.0, task, i) - ability)) for i in missing}
+        items = tuple(found[doc_id] for doc_id in documents)
+        value = math.fsum(items) / len(items)
+        spread = math.fsum((item - value) ** 2 for item in items) / max(len(items) - 1, 1)
+        return TaskScore(
+            task=task,
+            metric=self._metrics[task],
+            value=value,
+            stderr=math.sqrt(spread / len(items)),
+            higher_is_better=True,
+            documents=documents,
+            items=items,
+        )
 
 
 class RehearsalBenches:
@@ -85,42 +100,17 @@ class RehearsalBenches:
         if study_id not in self._benches:
             while len(self._benches) >= MOST_STUDIES:
                 self._benches.popitem(last=False)
-            self._benches[study_id] = RehearsalBench(self._tasks(study_id), self._rehearsal)
+            evaluation = self._store.studies.by_id(study_id).spec["evaluation"]
+            metrics = {task["name"]: task["metric"] or "acc" for task in evaluation["tasks"]}
+            if proxy := evaluation.get("proxy"):
+                metrics[PROXY] = proxy["kind"]
+            self._benches[study_id] = RehearsalBench(metrics, self._rehearsal)
         return self._benches[study_id]
 
     def facts(self) -> Mapping[str, object]:
         """This process's memory."""
         used, total = memory()
-        return {"device_name": DEVICE, "memory_used": used, "memory_total": total}
-
-    def _tasks(self, study_id: int) -> tuple[_Task, ...]:
-        documents = self._store.studies.documents(study_id)
-        listed = self._store.studies.by_id(study_id).spec["evaluation"]["tasks"]
-        return tuple(
-            _Task(
-                name=task["name"],
-                metric=task["metric"] or "acc",
-                documents={part: ids for (name, part), ids in documents.items() if name == task["name"]},
-            )
-            for task in listed
-        )
-
-
-def _score(recipe: Recipe, task: _Task, part: Part) -> TaskScore:
-    ability = sum(_ability(group, task.name) for group in recipe.groups) / len(recipe.groups)
-    documents = task.documents[part]
-    items = tuple(1 / (1 + math.exp(_between(-2.0, 2.0, task.name, doc) - ability)) for doc in documents)
-    value = math.fsum(items) / len(items)
-    spread = math.fsum((item - value) ** 2 for item in items) / max(len(items) - 1, 1)
-    return TaskScore(
-        task=task.name,
-        metric=task.metric,
-        value=value,
-        stderr=math.sqrt(spread / len(items)),
-        higher_is_better=True,
-        documents=documents,
-        items=items,
-    )
+        return {"device_name": REHEARSAL, "memory_used": used, "memory_total": total}
 
 
 def _ability(group: GroupMerge, task: str) -> float:

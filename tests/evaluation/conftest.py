@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation.spec import EvaluationSpec, TaskSpec
+from evaluation.suite import Suite
 
 BATCH = 8
 TYPICAL = ("tiny_generate", "tiny_shots", "tiny_filters", "tiny_choice", "tiny_text")
@@ -29,6 +30,15 @@ class Tiny:
     def spec(self, *tasks: str | TaskSpec, **settings: Any) -> EvaluationSpec:
         named = tuple(TaskSpec(name=t) if isinstance(t, str) else t for t in tasks or TYPICAL)
         return EvaluationSpec(tasks=named, include_path="tasks", batch_size=BATCH, **settings)
+
+
+def harness(suite: Suite, name: str) -> Any:
+    """lm-eval's task of that name."""
+    from evaluation.harness import HarnessTask
+
+    (task,) = (task for task in suite.tasks if task.name == name)
+    assert isinstance(task, HarnessTask)
+    return task
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def test_a_task_of_functions_has_one_digest_in_all_processes_and_can_be_scored(
         for seed in ("1", "2")
     ]
     suite = Suite.load(SPEC, root, KEY)
-    scores, _ = Scorer(suite, *live, "cpu", BATCH).score("search")
+    scores, _ = Scorer(suite, *live, "cpu", BATCH).score(suite.wanted("search"))
     assert [process.communicate(timeout=100)[0].strip() for process in started] == [suite.digest] * 2
     assert 0 < scores[0].value < 1 and len(suite.tasks[0].documents) == 55
 

@@ -11,7 +11,7 @@ from evaluation.fewshot import require_own_examples
 from evaluation.spec import EvaluationSpec, TaskSpec
 from evaluation.suite import Suite
 from merging.errors import InvalidStudy
-from tests.evaluation.conftest import KEY, Tiny
+from tests.evaluation.conftest import KEY, Tiny, harness
 from tests.evaluation.tiny import EXACT, GENERATE
 
 HEAD = """\
@@ -66,7 +66,7 @@ def test_examples_from_the_scored_documents_are_refused(
     ],
 )
 def test_examples_of_their_own_are_welcome(tiny: Tiny, tmp_path: Path, splits: str, shots: int | None) -> None:
-    (task,) = _load(tiny, tmp_path, splits, shots).tasks
+    task = harness(_load(tiny, tmp_path, splits, shots), "shown")
     assert {task.instances[i][0].args[0].count("A") for i in task.instances} == {1 + (shots or 0)}
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.result import Part
 from evaluation.split import Split, canonical, require_both_parts, split
 from merging.errors import InvalidStudy
 
@@ -59,6 +60,26 @@ def test_a_smaller_cap_takes_a_subset(rows: list[Any], cap: int) -> None:
     assert set(few.search) <= set(more.search) and set(few.holdout) <= set(more.holdout)
 
 
+@settings(deadline=None)
+@given(documents, st.floats(0.01, 0.99), st.integers(1, 20))
+def test_scoring_order_has_all_documents_and_a_cap_takes_its_beginning(
+    rows: list[Any], holdout: float, cap: int
+) -> None:
+    every, capped = split(rows, "key", holdout), split(rows, "key", holdout, cap)
+    assert capped.order == every.order[:cap]
+    parts: tuple[Part, ...] = ("search", "holdout")
+    for part, own in zip(parts, (every.search, every.holdout), strict=True):
+        assert tuple(sorted(every.ordered(part))) == own
+        assert list(every.ordered(part)) == [i for i in every.order if i in own]
+
+
+def test_the_first_in_scoring_order_are_a_random_sample() -> None:
+    # documents are often sorted by subject: a beginning in their own order would be of one subject
+    order = split([{"q": i} for i in range(1000)], "key", 0.3).ordered("search")
+    assert abs(sum(order[:200]) / 200 - 499.5) < 4 * (1000**2 / 12 / 200) ** 0.5
+    assert order != split([{"q": i} for i in range(1000)], "other", 0.3).ordered("search")
+
+
 def test_the_share_is_met_and_the_key_matters() -> None:
     rows = [{"q": i} for i in range(4000)]
     parts = split(rows, "one", 0.3)
@@ -72,10 +93,12 @@ def test_the_share_is_met_and_the_key_matters() -> None:
 
 def test_a_known_split_stays() -> None:
     # a change here would move documents between the parts of every study ever run
-    assert split([{"q": i} for i in range(12)], "key", 0.3, 8) == Split((2, 6, 7, 9, 10), (5, 8, 11))
+    assert split([{"q": i} for i in range(12)], "key", 0.3, 8) == Split(
+        (2, 6, 7, 9, 10), (5, 8, 11), (2, 6, 9, 10, 5, 11, 8, 7)
+    )
 
 
-@pytest.mark.parametrize(("parts", "words"), [(Split((), (1,)), "search"), (Split((1,), ()), "holdout")])
+@pytest.mark.parametrize(("parts", "words"), [(Split((), (1,), (1,)), "search"), (Split((1,), (), (1,)), "holdout")])
 def test_an_empty_part_is_refused_with_a_remedy(parts: Split, words: str) -> None:
     with pytest.raises(InvalidStudy, match=f"evaluation.tasks\\[0\\].name: 'task' has no {words} document"):
         require_both_parts(parts, "evaluation.tasks[0]", "task", 10)

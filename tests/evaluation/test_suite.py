@@ -1,5 +1,6 @@
 """Loading a study's tasks: what is refused and how, what the parts and the digest depend on."""
 
+import importlib
 import json
 import logging
 import random
@@ -16,7 +17,7 @@ import torch
 from evaluation.spec import EvaluationSpec, TaskSpec
 from evaluation.suite import Suite
 from merging.errors import InvalidStudy
-from tests.evaluation.conftest import KEY, Tiny
+from tests.evaluation.conftest import KEY, Tiny, harness
 
 
 def load(tiny: Tiny, *tasks: str | TaskSpec, root: Path | None = None, key: str = KEY, **settings: Any) -> Suite:
@@ -111,6 +112,94 @@ def test_the_digest_names_what_scores_depend_on(tiny: Tiny, tmp_path: Path) -> N
     assert load(tiny, "tiny_shots", root=tmp_path).digest != first
 
 
+def test_the_digest_of_a_suite_stays(tiny: Tiny) -> None:
+    # a change here would end every study that is remembered with its digest
+    tasks = ("tiny_generate", "tiny_shots", "tiny_choice", "tiny_text", "tiny_likely")
+    assert load(tiny, *tasks).digest == "2fc36eec8a9c4cdbacd351684effd69d"
+
+
+def test_a_tasks_digest_depends_on_itself_alone(tiny: Tiny, tmp_path: Path) -> None:
+    first = load(tiny, "tiny_shots", "tiny_choice").task_digests
+    others = load(tiny, "tiny_text", "tiny_shots", key="other", documents=30, holdout=0.5).task_digests
+    assert first["tiny_shots"] == others["tiny_shots"]
+    changed = [
+        load(tiny, TaskSpec(name="tiny_shots", num_fewshot=3)).task_digests["tiny_shots"],
+        load(tiny, TaskSpec(name="tiny_choice", metric="acc_norm")).task_digests["tiny_choice"],
+    ]
+    _moved(tiny, tmp_path)
+    yaml = tmp_path / "tasks" / "tiny_shots.yaml"
+    yaml.write_text(yaml.read_text().replace("version: 1.0", "version: 1.1"))
+    changed.append(load(tiny, "tiny_shots", root=tmp_path).task_digests["tiny_shots"])
+    assert len({*first.values(), *changed}) == 5
+    # a document outside of the cap counts too: which are taken is for the study to say, not for the task
+    data = tmp_path / "tasks" / "choices.jsonl"
+    last = load(tiny, "tiny_choice", documents=20).splits["tiny_choice"].order[-1]
+    out = next(i for i in range(60) if i not in load(tiny, "tiny_choice", documents=20).splits["tiny_choice"].order)
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for doc_id in (out, last):
+        rows[doc_id]["label"] = (rows[doc_id]["label"] + 1) % 4
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        now = load(tiny, "tiny_choice", root=tmp_path, documents=20).task_digests["tiny_choice"]
+        assert now not in (first["tiny_choice"], *changed)
+        changed.append(now)
+
+
+HELPED = """\
+include: tiny_generate.yaml
+task: helped
+process_results: !function scoring.results
+metric_list: [{metric: hit, aggregation: mean, higher_is_better: true}]
+"""
+SCORING = """\
+import helped_rules
+
+def results(doc, answers):
+    return {"hit": share(doc, answers[0])}
+
+def share(doc, answer):
+    return helped_rules.%s(doc, answer)
+"""
+
+
+def test_a_tasks_digest_depends_on_what_its_functions_call(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, rules = _moved(tiny, tmp_path).parent, tmp_path / "rules" / "helped_rules.py"
+    rules.parent.mkdir()
+    monkeypatch.syspath_prepend(rules.parent)
+    (tasks / "helped.yaml").write_text(HELPED)
+
+    def found(called: str, rule: str) -> str:
+        (tasks / "scoring.py").write_text(SCORING % called)
+        rules.write_text(f"def {called}(doc, answer): return {rule}\n")
+        for name in ("helped_rules", str(tasks / "scoring")):  # as in another process
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return load(tiny, "helped", root=tmp_path).task_digests["helped"]
+
+    first = found("exact", "1.0")
+    assert found("exact", "1.0") == first
+    assert len({first, found("loose", "1.0"), found("exact", "float(bool(answer))")}) == 3
+
+
+def test_a_users_own_mean_is_not_taken_for_lm_evals(tiny: Tiny, tmp_path: Path) -> None:
+    tasks = _moved(tiny, tmp_path).parent
+    (tasks / "helped.yaml").write_text(HELPED.replace("aggregation: mean", "aggregation: !function scoring.mean"))
+    (tasks / "scoring.py").write_text(
+        "def results(doc, answers): return {'hit': 1.0}\ndef mean(items): return max(items)\n"
+    )
+    assert load(tiny, "helped", root=tmp_path).aggregations()["helped"].name == "own mean"
+
+
+def test_documents_have_an_order_of_scoring(tiny: Tiny) -> None:
+    suite = load(tiny, "tiny_generate", "tiny_text")
+    wanted = suite.wanted("search")
+    for task in ("tiny_generate", "tiny_text"):
+        assert tuple(sorted(suite.order(task, "search"))) == suite.documents(task, "search") == wanted.documents[task]
+        assert suite.order(task, "search") != suite.documents(task, "search")
+    assert wanted.missing == wanted.documents and wanted.reused == 0
+
+
 def _moved(tiny: Tiny, root: Path) -> Path:
     """A copy of the tasks in another folder; -> its few-shot examples."""
     tasks = root / "tasks"
@@ -123,7 +212,7 @@ def _moved(tiny: Tiny, root: Path) -> Path:
 def test_the_override_of_shots_reaches_the_prompts(tiny: Tiny) -> None:
     for shots in (0, 1, 3):
         suite = load(tiny, TaskSpec(name="tiny_shots", num_fewshot=shots))
-        prompts = [suite.tasks[0].instances[i][0].args[0] for i in range(60)]
+        prompts = [harness(suite, "tiny_shots").instances[i][0].args[0] for i in range(60)]
         assert {prompt.count("A") for prompt in prompts} == {shots + 1}
 
 

@@ -3,13 +3,14 @@
 The language has 24 words; each has a successor. The model half learns it, so that scores are neither 0 nor 1.
 """
 
+import copy
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = [a + b for a in "bdfgkl" for b in "aeio"]
@@ -131,23 +132,27 @@ def write_tasks(folder: Path, documents: int = 60) -> Path:
     return folder
 
 
-def train_model(folder: Path, steps: int = 210) -> Path:
-    """The model and tokenizer, saved; context of 48 positions, so that long texts take two windows."""
+def train_model(folder: Path, steps: int = 185, **shape: Any) -> Path:
+    """The model and tokenizer, saved; context of 48 positions, so that long texts take two windows.
+
+    Args:
+        shape: of the config, instead of what stands here.
+    """
     tokenizer = _tokenizer()
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=48,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config)
+    own = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 48,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    model = LlamaForCausalLM(LlamaConfig(**(own | shape)))
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
     rng = random.Random(1)
     for _ in range(steps):
@@ -158,6 +163,22 @@ def train_model(folder: Path, steps: int = 210) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+CHAT = """\
+{{ bos_token }}{% for m in messages %} {{ 'Q' if m['role'] == 'user' else 'A' }} {{ m['content'] }} .{% endfor %}\
+{% if add_generation_prompt %} A{% endif %}"""
+
+
+def write_chat(tokenizer: PreTrainedTokenizerFast, folder: Path, template: str = CHAT) -> PreTrainedTokenizerFast:
+    """The tokenizer with a chat template, and with a BOS token that it adds by itself where a text has none."""
+    chatting: PreTrainedTokenizerFast = copy.deepcopy(tokenizer)
+    chatting.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
+    )
+    chatting.chat_template = template
+    chatting.save_pretrained(folder)
+    return chatting
 
 
 def _head(name: str, folder: Path, source: str) -> str:

@@ -8,10 +8,12 @@ from sqlalchemy.exc import OperationalError
 
 from db.records import Study
 from db.store import Store
-from evaluation.result import Failed, Infeasible, Part, Scored, TaskScore
+from evaluation.errors import TaskBroken
+from evaluation.result import Failed, Infeasible, Scored, TaskScore
+from evaluation.wanted import Wanted
 from merging.errors import Conflict
 from merging.recipe import Recipe
-from tests.db.rows import queued
+from tests.db.rows import claimed, found, on_rungs, queued, recipe
 from tests.search.factories import create, make_spec, scored
 from workers.benches import DeviceLost, Impossible, Progress
 from workers.evaluator import Evaluator, patiently
@@ -38,7 +40,7 @@ class Broken:
     def build(self, recipe: Recipe) -> None:
         self._at("build")
 
-    def score(self, part: Part, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
+    def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
         self._at("score")
         return scored(1.0).scores, 10
 
@@ -71,8 +73,12 @@ def test_an_evaluation_is_done_once(store: Store, study: Study) -> None:
     [
         (Conflict("the models have changed"), Failed(why="the models have changed")),
         (ValueError("odd"), Failed(why="ValueError: odd")),
+        (
+            TaskBroken("arithmetic", "KeyError: 'x'"),
+            Failed(why="task arithmetic broke on the candidate's answers (KeyError: 'x'); mend it or leave it out"),
+        ),
     ],
-    ids=["a known error", "an unknown error"],
+    ids=["a known error", "an unknown error", "a task's error"],
 )
 def test_what_goes_wrong_is_the_outcome(
     store: Store, study: Study, step: str, error: Exception, outcome: Failed
@@ -125,15 +131,43 @@ def test_what_may_pass_is_tried_three_times(store: Store, study: Study, error: E
     assert isinstance(outcome, Failed) and str(error) in outcome.why
 
 
+def test_what_is_wanted_is_asked_for_patiently(store: Store, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    id_ = queued(store, study)
+    monkeypatch.setattr(store.evaluations, "wanted", away_for(2, store.evaluations.wanted))
+    assert evaluator(store).evaluate(id_)
+    assert isinstance(store.evaluations.get(id_).outcome, Scored)
+
+
+def test_what_a_rehearsal_found_is_nothing_to_a_model_nor_to_another_study(store: Store) -> None:
+    first, second = on_rungs(store, "first"), on_rungs(store, "second")
+    spec = make_spec().to_json()
+    for study in (first, second):
+        store.studies.reopen(study.id, spec)
+    for rung, known in ((0, 0), (1, 2)):
+        evaluation, _ = store.evaluations.want(first.id, recipe(), "d0", "search", rung)
+        assert evaluator(store).evaluate(evaluation.id)
+        outcome = store.evaluations.get(evaluation.id).outcome
+        assert isinstance(outcome, Scored) and outcome.reused == known
+    lease = claimed(store, queued(store, second))
+    assert store.evaluations.wanted(lease).reused == 0
+    # nor does the study's own model go on from what the formula found, and pass it on as its own
+    evaluation, _ = store.evaluations.want(first.id, recipe(), "d0", "search", 2)
+    lease = claimed(store, evaluation.id)
+    assert [store.evaluations.wanted(lease, rehearsal=formula).reused for formula in (False, True)] == [0, 4]
+    assert store.evaluations.finish(lease, found(range(8)))
+    assert store.evaluations.wanted(lease).reused == 8
+    assert store.evaluations.wanted(lease, rehearsal=True).reused == 4
+
+
 def away_for(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
     """A call to a database that is away the first times."""
     left = [times]
 
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **settings: Any) -> Any:
         if left[0]:
             left[0] -= 1
             raise OperationalError("update", None, Exception("the server is gone"))
-        return then(*args)
+        return then(*args, **settings)
 
     return call
 

@@ -14,6 +14,7 @@ from api.embedded import Fingerprinted, Prepared, create_or_resume, prepare
 from db.records import Study
 from db.store import Store
 from evaluation.result import Infeasible, Scored
+from evaluation.wanted import Wanted
 from merging.recipe import Recipe
 from search.study import load_study
 from workers.benches import DeviceLost
@@ -44,9 +45,9 @@ def want(store: Store, study: Study, prepared: Prepared, count: int) -> list[int
     return [store.evaluations.want(study.id, r, r.digest(fingerprints), "search")[0].id for r in recipes]
 
 
-def score(bench: ModelBench, recipe: Recipe) -> Scored | Infeasible:
-    """What that bench makes of it, on the search documents."""
-    return evaluate(bench, recipe, "search", lambda *a: None)
+def score(bench: ModelBench, recipe: Recipe, wanted: Wanted) -> Scored | Infeasible:
+    """What that bench makes of it."""
+    return evaluate(bench, recipe, wanted, lambda *a: None)
 
 
 def finish(pool: Pool, store: Store, study: Study) -> None:
@@ -63,7 +64,10 @@ def test_what_is_announced_gets_done_and_equals_a_bench_of_our_own(
         finish(pool, store, study)
     bench = ModelBenches(store, "cpu").bench(study.id)
     for evaluation_id, start in zip(ids, prepared.starts, strict=False):
-        theirs, ours = store.evaluations.get(evaluation_id).outcome, score(bench, start.recipe)
+        theirs, ours = (
+            store.evaluations.get(evaluation_id).outcome,
+            score(bench, start.recipe, prepared.suite.wanted("search")),
+        )
         assert isinstance(theirs, Scored) and isinstance(ours, Scored)
         assert {s.task: s.items for s in theirs.scores} == {s.task: s.items for s in ours.scores}
 
@@ -103,10 +107,11 @@ def test_a_candidate_that_overflows_is_infeasible_and_the_next_one_is_right(
     prepared = prepare(load_study(path), Fingerprinted(None))
     bench = ModelBenches(store, "cpu").bench(create_or_resume(prepared, store).id)
     good = prepared.starts[1].recipe
-    before = score(bench, good)
+    wanted = prepared.suite.wanted("search")
+    before = score(bench, good, wanted)
     groups = tuple(g.model_copy(update={"weights": dict.fromkeys(g.weights, 10.0)}) for g in good.groups)
-    assert score(bench, good.model_copy(update={"groups": groups})).kind == "infeasible"
-    after = score(bench, good)
+    assert score(bench, good.model_copy(update={"groups": groups}), wanted).kind == "infeasible"
+    after = score(bench, good, wanted)
     assert isinstance(before, Scored) and isinstance(after, Scored)
     assert [s.items for s in after.scores] == [s.items for s in before.scores]
 
@@ -130,7 +135,7 @@ def test_an_unexpected_fault_is_a_result_with_its_reason(prepared: Prepared, stu
     def broken(done: int, total: int, speed: float) -> None:
         raise RuntimeError("no such luck")
 
-    outcome = attempt(ModelBenches(store, "cpu"), lease, broken)
+    outcome = attempt(ModelBenches(store, "cpu"), lease, lambda device: store.evaluations.wanted(lease), broken)
     assert outcome.kind == "failed" and "no such luck" in outcome.why
 
 
@@ -142,4 +147,4 @@ def test_a_lost_device_is_not_the_candidates_fault(prepared: Prepared, study: St
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(DeviceLost, match="illegal memory access"):
-        attempt(ModelBenches(store, "cpu"), lease, lost)
+        attempt(ModelBenches(store, "cpu"), lease, lambda device: store.evaluations.wanted(lease), lost)

@@ -6,7 +6,7 @@ from api.embedded import Fingerprinted, prepare
 from evaluation.result import Failed, Scored
 from search.study import load_study
 from tests.workers.service import Service
-from tests.workers.test_benches import make
+from tests.workers.test_benches import make, whole
 from workers.evaluator import evaluate
 from workers.model_bench import ModelBenches
 from zoo.make import Zoo
@@ -33,7 +33,7 @@ def test_a_worker_scores_real_models_and_outlives_a_study_it_cannot_open(
     assert isinstance(outcome, Failed) and "nowhere" in outcome.why
     bench = ModelBenches(store, "cpu").bench(good.id)
     for evaluation in map(service.get, ids):
-        ours = evaluate(bench, evaluation.recipe, "search", lambda *a: None)
+        ours = evaluate(bench, evaluation.recipe, whole(store, good), lambda *a: None)
         assert isinstance(evaluation.outcome, Scored) and isinstance(ours, Scored)
         assert {s.task: s.items for s in evaluation.outcome.scores} == {s.task: s.items for s in ours.scores}
-        assert evaluation.outcome.tokens == ours.tokens
+        assert evaluation.outcome.reused == ours.reused == 0

@@ -16,6 +16,7 @@ from tests.search.factories import scored
 from tests.services import Postgres, Redis
 from tests.workers.conftest import make_study
 from tests.workers.service import LEASE_SECONDS, Service, kill
+from tests.workers.test_benches import whole
 from workers.dispatcher import CeleryDispatcher
 from workers.rehearsal import Rehearsal, RehearsalBenches
 
@@ -42,7 +43,7 @@ def test_what_is_queued_is_scored_once_however_often_it_is_said(service: Service
     for evaluation in map(service.get, ids):
         bench.build(evaluation.recipe)
         assert isinstance(evaluation.outcome, Scored) and evaluation.attempts == 1
-        assert evaluation.outcome.scores == bench.score("search", lambda *a: None)[0]
+        assert evaluation.outcome.scores == bench.score(whole(service.store, study), lambda *a: None)[0]
 
 
 def test_a_child_killed_at_work_costs_an_attempt_and_no_lease_time(service: Service, study: Study) -> None:
