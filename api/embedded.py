@@ -9,24 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from api.documents import plan_documents
 from api.locks import only_runner
-from db.records import Lead, Study, Trial
+from db.records import DocumentSet, Lead, Study, Trial
 from db.store import Store
+from evaluation.chat import template_folder
 from evaluation.live import check_loads
 from evaluation.result import Part
 from evaluation.suite import Suite
-from merging.errors import Conflict, InvalidStudy
+from merging.errors import Conflict, InvalidInput, InvalidStudy
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
+from search.appraisal import reach_verdict
 from search.controller import Search, SearchFailed, Told
 from search.course import Course, Finished
+from search.finalists import HoldoutFailed
 from search.mirror import Mirror, mirror_url
+from search.opening import open_search
 from search.space import Space, make_space
-from search.starts import Start, starts
-from search.strategies.choose import make_strategy
+from search.starts import Start
 from search.strategies.contract import Strategy
 from search.study import StudySpec
-from search.verdict import Verdict, reach_verdict
+from search.verdict import Verdict
 from workers.host import owner_name
 from workers.pool import Pool
 
@@ -58,6 +62,7 @@ class Prepared:
 
     spec: StudySpec
     suite: Suite
+    documents: dict[tuple[str, Part], DocumentSet]
     space: Space
     starts: tuple[Start, ...]
     strategy: Strategy
@@ -96,7 +101,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, **where)
     layer_count = models.layout.layer_count
     space = make_space(spec, layer_count)
-    begin = starts(space)
+    begin, strategy = open_search(spec, space)
     if spec.search.trials < len(begin):
         raise InvalidStudy(
             "search.trials",
@@ -104,8 +109,8 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
             f"is fewer than the {len(begin)} starts (experts, uniform soup, defaults) that every study begins with",
             f"use {len(begin)} or more",
         )
-    strategy = make_strategy(spec.search.strategy, space, spec.search.seed, begin)
     suite = load_suite(spec)
+    plan = plan_documents(spec, suite, models.companions_digest)
     check_loads(Path(spec.models.base), models.base.names)
     setup = {
         "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
@@ -113,25 +118,27 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         "layer_count": layer_count,
         "split_key": split_key(spec),
         "suite_digest": suite.digest,
-        "shots": {task.name: task.config["num_fewshot"] for task in suite.tasks},
+        "task_digests": dict(suite.task_digests),
+        "shots": {task.name: task.config.get("num_fewshot") for task in suite.tasks},
+        "rungs": list(plan.rungs),
+        "aggregations": plan.aggregations,
+        "proxy": plan.proxied,
     }
-    return Prepared(spec, suite, space, begin, strategy, setup)
+    return Prepared(spec, suite, plan.sets, space, begin, strategy, setup)
 
 
 def load_suite(spec: StudySpec) -> Suite:
     """The tasks of a located study, split as it splits them."""
-    return Suite.load(spec.evaluation, ROOT, split_key(spec))
+    chat = None
+    if spec.evaluation.chat_template:
+        experts = {e.name: Path(e.path) for e in spec.models.experts}
+        chat = template_folder(Path(spec.models.base), experts, spec.models.tokenizer)
+    return Suite.load(spec.evaluation, ROOT, split_key(spec), chat)
 
 
 def split_key(spec: StudySpec) -> str:
     """What keys the split of a study's documents."""
     return f"split:{spec.search.seed}"
-
-
-def document_parts(suite: Suite) -> dict[tuple[str, Part], tuple[int, ...]]:
-    """The documents of each task on each side of the split."""
-    both: tuple[Part, ...] = ("search", "holdout")
-    return {(task.name, part): suite.documents(task.name, part) for task in suite.tasks for part in both}
 
 
 def create_or_resume(prepared: Prepared, store: Store) -> Study:
@@ -143,8 +150,8 @@ def create_or_resume(prepared: Prepared, store: Store) -> Study:
     spec = prepared.spec
     found = store.studies.find(spec.name)
     if found is None:
-        parts = document_parts(prepared.suite)
-        return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), prepared.setup, parts)
+        documents = prepared.documents
+        return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), prepared.setup, documents)
     if found.frozen_digest != spec.frozen_digest():
         raise Conflict(
             f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel, "
@@ -158,6 +165,7 @@ _TIES = {
     "fingerprints": "the models' weights",
     "companions": "the base's config or tokenizer",
     "suite_digest": "the tasks (or lm-eval's version)",
+    "task_digests": "the tasks' data or Python files",
 }
 
 
@@ -167,7 +175,9 @@ def require_unchanged(study: Study, setup: Mapping[str, Any]) -> None:
     Raises:
         Conflict: something has changed; the message says what.
     """
-    changed = [what for key, what in _TIES.items() if study.setup.get(key) != setup.get(key)]
+    was = study.setup
+    known = {key: what for key, what in _TIES.items() if key in was}  # an earlier version wrote down fewer
+    changed = [what for key, what in known.items() if was[key] != setup.get(key)]
     if changed:
         raise Conflict(
             f"{' and '.join(changed)} of study {study.name!r} have changed since it began; "
@@ -184,6 +194,8 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
     Raises:
         Conflict: it is being run by another process, or exists with other settings.
         SearchFailed: nothing could be scored.
+        HoldoutFailed: nobody could be scored on the holdout.
+        InvalidInput: what the study asks for does not go with its scores.
     """
     spec = prepared.spec
     with only_runner(home, spec.name):
@@ -191,12 +203,13 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
         if _is_over(study, spec, store):
             return Verdict.model_validate(study.verdict)
         store.studies.reopen(study.id, spec.to_json())
+        study = store.studies.by_id(study.id)  # it may have more trials now
         store.evaluations.release_all(study.id)  # whoever held a lease is dead: we hold the lock
-        store.evaluations.retry_failed(study.id, "holdout")
+        store.evaluations.retry_failed(study.id)
         lead = store.leads.seize(study.id, owner_name())
         try:
             return _search(prepared, study, lead, store, home, devices, watcher)
-        except SearchFailed as error:
+        except (SearchFailed, HoldoutFailed, InvalidInput) as error:
             store.studies.fail(lead, str(error))
             raise
 
@@ -243,6 +256,4 @@ def _search(
 
 def judge(spec: StudySpec, suite: Suite, store: Store, study: Study, finished: Finished) -> Verdict:
     """The verdict on a study whose finalists are measured."""
-    weights = {t.name: t.weight for t in spec.evaluation.tasks}
-    measure = (spec.objective, weights, suite.aggregations())
-    return reach_verdict(store, study, finished.finalists, measure, len(finished.trials))
+    return reach_verdict(store, study, finished.finalists, suite.aggregations(), finished.trials)

@@ -1,5 +1,8 @@
 """The controller of one study: ask the strategy, dispatch to workers, tell the strategy, until the end.
 
+A trial that was scored on some of the documents goes on to more or is stopped, as the racing policy decides. Where
+scores are compared with the base's or the experts', nothing is told before those are known.
+
 All it knows it reads from the database at the start and after each change, so it can be killed at any line:
 the next one replays the trials and goes on.
 """
@@ -9,14 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from db.faults import fault_point
-from db.records import Lead, Study, Trial
+from db.records import Lead, Step, Study, Trial
 from db.store import Store
 from db.trials import NewTrial
-from evaluation.objective import objective
 from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
+from search.judge import Judge
+from search.racing.choose import make_racer
+from search.racing.contract import Contender, Promote, Stop
 from search.space import Space
-from search.starts import Start
+from search.standings import Scores, Standings, judged, scores_of
+from search.starts import Start, is_baseline
 from search.strategies.contract import Exhausted, Observation, Proposal, Strategy, Wait
 from search.study import StudySpec
 
@@ -61,17 +67,24 @@ class Controller:
     Args:
         lead: the right to write the study's trials; every write is refused once another controller has it.
         announce: told the ids of evaluations that are not done.
+
+    Attributes:
+        judge, standings: of the trials told so far.
     """
 
     def __init__(self, search: Search, lead: Lead, store: Store, announce: Callable[[Sequence[int]], None]) -> None:
         self._search, self._lead, self._store, self._announce = search, lead, store, announce
         self._id = search.study.id
-        self._weights = {t.name: t.weight for t in search.spec.evaluation.tasks}
+        self.judge = Judge(search.spec, tuple(search.space.experts))
+        self.standings = Standings(store, search.study, self.judge)
+        policy, seed, rungs = search.spec.racing, search.spec.search.seed, self.standings.rungs
+        self._racer = make_racer(policy, rungs, seed, self._raced, proxied=self.standings.proxied)
         self._proposals: dict[int, Proposal] = {}  # of the open trials
         self._exhausted = False
         self._grounded = False  # a baseline was scored
         self._next = 0
         self._open = 0
+        self._held = 0  # of the open ones, those that are scored and cannot be told yet
         self._replay()
 
     def step(self, *, adding: bool = True) -> bool:
@@ -84,7 +97,7 @@ class Controller:
             Whether the search is over: the trials are used up, or the strategy has nothing left.
 
         Raises:
-            SearchFailed: no baseline could be scored.
+            SearchFailed: no baseline could be scored, or not the one that scores are compared with.
             LeadLost: another controller leads the study.
         """
         while True:
@@ -93,7 +106,7 @@ class Controller:
                 self._fill()
             if self._open == 0 and (self._exhausted or self._next >= self._search.spec.search.trials):
                 return True
-            if not self._store.trials.ready(self._id):  # a recipe scored before is ready at once
+            if len(self._store.trials.ready(self._id)) == self._held:  # a recipe scored before is ready at once
                 return False
 
     def _replay(self) -> None:
@@ -102,45 +115,114 @@ class Controller:
         for trial in trials:
             self._proposals[trial.number] = self._proposal(trial)
             self._search.strategy.reserve(trial.number, self._proposals[trial.number])
+        for trial in trials:
+            self.standings.note(trial)
+            if trial.origin in self.judge.needs and trial.state == "complete":
+                self.judge.refer(trial.origin, scores_of(self._store, trial))
         for trial in sorted((t for t in trials if t.told_order), key=lambda t: t.told_order or 0):
-            self._observe(trial)
+            self._learn(trial)
         self._next = len(trials)
         self._open = sum(t.state == "open" for t in trials)
         fault_point("controller.replayed")
         self._announce(self._store.evaluations.unfinished(self._id))
 
     def _tell(self) -> None:
-        for trial in self._store.trials.ready(self._id):
+        self._held = 0
+        ready = self._store.trials.ready(self._id)
+        if not self.judge.ready and not self._find_references(ready):
+            self._held = len(ready)
+            return
+        for trial in ready:
             fault_point("controller.telling")
-            told = self._close(trial)
+            told = self._judge(trial)
             fault_point("controller.told")
+            self.standings.note(told)
+            if told.state == "open":
+                continue
             self._open -= 1
-            self._observe(told)
+            self._learn(told)
             self._search.on_told(Told(told, self._next - self._open, self._search.spec.search.trials))
         self._require_a_baseline()
 
-    def _close(self, trial: Trial) -> Trial:
-        """Judge an evaluated trial and write the judgement down."""
+    def _find_references(self, ready: Sequence[Trial]) -> bool:
+        """Take note of the scores that others are compared with; whether all are known."""
+        done = {t.number for t in ready}
+        for trial in self._store.trials.page(self._id, None, len(self._search.starts)):
+            if trial.origin not in self.judge.needs or (trial.state == "open" and trial.number not in done):
+                continue
+            outcome = None if trial.evaluation_id is None else self._store.evaluations.get(trial.evaluation_id).outcome
+            if not isinstance(outcome, Scored):
+                why = outcome.why if isinstance(outcome, Infeasible | Failed) else trial.why or "it was not scored"
+                # what failed is tried again, what is infeasible or was called off is not
+                again = "again" if trial.state == "open" and isinstance(outcome, Failed) else "under another name"
+                problem = "could not be scored, which the study compares with"
+                raise SearchFailed(f"{trial.origin} {problem}: {why}; mend that, then run the study {again}")
+            self.judge.refer(trial.origin, judged(outcome.scores))
+        return self.judge.ready
+
+    def _judge(self, trial: Trial) -> Trial:
+        """Judge an evaluated trial and write the judgement down; it may go on, and is then still open."""
         tell = self._store.trials.tell
         if trial.evaluation_id is None:
             return tell(self._lead, trial.number, "infeasible", None, trial.why)
         outcome = self._store.evaluations.get(trial.evaluation_id).outcome
-        if isinstance(outcome, Scored):
-            value = objective(self._search.spec.objective, outcome.scores, self._weights)
-            return tell(self._lead, trial.number, "complete", value)
-        assert isinstance(outcome, Infeasible | Failed), f"evaluation {trial.evaluation_id} is not done"
-        return tell(self._lead, trial.number, outcome.kind, None, outcome.why)
+        if isinstance(outcome, Infeasible | Failed):
+            return tell(self._lead, trial.number, outcome.kind, None, outcome.why)
+        assert isinstance(outcome, Scored), f"evaluation {trial.evaluation_id} is not done"
+        scores = judged(outcome.scores)
+        if self.standings.proxied and trial.rung == 0:  # nothing is known but the proxy
+            return self._race(trial, outcome.scores, Step(0, 0, self.standings.value_at(outcome.scores, 0)), None)
+        value, constraints = self.judge.value(scores), self.judge.constraints(scores)
+        if trial.rung >= self.standings.last:
+            return tell(self._lead, trial.number, "complete", value, constraints=constraints)
+        step = Step(trial.rung, sum(len(s.documents) for s in scores), value)
+        return self._race(trial, scores, step, constraints)
+
+    def _race(self, trial: Trial, scores: Scores, step: Step, constraints: tuple[float, ...] | None) -> Trial:
+        """Let the trial go on, or stop it."""
+        contender = Contender(trial.number, trial.rung, step.value, scores)
+        decision = self._racer.decide(contender, self.standings)
+        if isinstance(decision, Promote):
+            return self._promote(trial, decision, step)
+        return self._stop(trial, decision, step, constraints)
+
+    def _promote(self, trial: Trial, decision: Promote, step: Step) -> Trial:
+        fault_point("controller.promoting")
+        promoted = self._store.trials.promote(self._lead, trial.number, decision.rung, step)
+        fault_point("controller.promoted")
+        if promoted.evaluation_id is not None:
+            self._announce([promoted.evaluation_id])
+        return promoted
+
+    def _stop(self, trial: Trial, decision: Stop, step: Step, constraints: tuple[float, ...] | None) -> Trial:
+        estimate = self.standings.estimate(step.value, step.rung)
+        return self._store.trials.tell(
+            self._lead,
+            trial.number,
+            "pruned",
+            None,
+            decision.why,
+            estimate=estimate,
+            constraints=constraints,
+            step=step,
+        )
+
+    def _raced(self, number: int) -> bool:
+        starts = self._search.starts
+        return number >= len(starts) or not is_baseline(starts[number].origin)
 
     def _fill(self) -> None:
         """Keep `parallel` trials open."""
         limits = self._search.spec.search
-        while not self._exhausted and self._open < self._search.parallel and self._next < limits.trials:
+        while not self._exhausted and self._open - self._held < self._search.parallel and self._next < limits.trials:
             number = self._next
             if number < len(self._search.starts):
                 start = self._search.starts[number]
                 self._add(number, start.origin, Proposal(start.params, start.recipe))
                 self._search.strategy.reserve(number, Proposal(start.params, start.recipe))
                 continue
+            if self._held:  # many would be proposed while nothing is told: better none than blindly
+                return
             began = time.perf_counter()
             proposal = self._search.strategy.propose(number)
             self._search.on_asked(time.perf_counter() - began)
@@ -157,7 +239,8 @@ class Controller:
     def _add(self, number: int, origin: str, proposal: Proposal) -> None:
         recipe = proposal.recipe
         digest = recipe.digest(self._search.study.setup["fingerprints"]) if recipe else None
-        new = NewTrial(number, origin, proposal.params, recipe, digest, proposal.why)
+        rung = self._racer.entry(number) if self._raced(number) else self.standings.last
+        new = NewTrial(number, origin, proposal.params, recipe, digest, proposal.why, rung)
         trial = self._store.trials.add(self._lead, new)
         self._proposals[number] = proposal
         fault_point("controller.added")
@@ -167,11 +250,17 @@ class Controller:
             self._announce([trial.evaluation_id])
             fault_point("controller.announced")
 
-    def _observe(self, trial: Trial) -> None:
-        proposal = self._proposals.pop(trial.number)
-        self._search.strategy.observe(
-            Observation(trial.number, trial.origin, proposal.params, proposal.recipe, trial.value)
-        )
+    def _learn(self, trial: Trial) -> None:
+        """Let the strategy, and a judge who compares trials with each other, know of a trial that is told."""
+        proposal, several = self._proposals.pop(trial.number), None
+        if self.judge.relative and trial.state == "complete":
+            scores = scores_of(self._store, trial)
+            self.judge.learn(scores)
+            several = self.judge.values(scores) if self._search.spec.objective == "pareto" else None
+        pruned = trial.estimate is not None  # also where it was scored in full since
+        value = trial.estimate if pruned else trial.value
+        known = (trial.number, trial.origin, proposal.params, proposal.recipe)
+        self._search.strategy.observe(Observation(*known, value, pruned, trial.constraints or (), several))
 
     def _proposal(self, trial: Trial) -> Proposal:
         if trial.evaluation_id is None:
@@ -185,7 +274,7 @@ class Controller:
         baselines = self._store.trials.page(self._id, None, len(self._search.starts))
         if len(baselines) < len(self._search.starts) or any(t.state == "open" for t in baselines):
             return
-        if not any(t.state == "complete" for t in baselines):
+        if not any(t.state in ("complete", "pruned") for t in baselines):
             raise SearchFailed(
                 f"none of the {len(baselines)} starts could be scored: {baselines[0].why}; "
                 "mend that, then run the study under another name"

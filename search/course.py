@@ -1,4 +1,7 @@
-"""A study's course: the search, then the finalists on the holdout. One step at a time, from wherever it stands."""
+"""A study's course: the search, the full scoring of who could still win, then the finalists on the holdout.
+
+One step at a time, from wherever it stands.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +12,10 @@ from db.store import Store
 from search.controller import Controller, Search
 from search.dispatch import Dispatcher
 from search.finalists import Finalists, Unmeasured, find_finalists
+from search.rescoring import Rescoring
 
 WAIT_SECONDS = 1.0  # the longest that a change which nobody announced stays unseen
-SEARCHING, HOLDOUT, JUDGING = "searching", "holdout", "judging"
+SEARCHING, RESCORING, HOLDOUT, JUDGING = "searching", "rescoring", "holdout", "judging"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Course:
 
     Args:
         announce: told the ids of evaluations that are not done.
-        on_phase: told when a phase begins: searching, holdout, judging.
+        on_phase: told when a phase begins: searching, rescoring (if anything is), holdout, judging.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Course:
     ) -> None:
         self._search, self._lead, self._store, self._announce, self._on_phase = search, lead, store, announce, on_phase
         self._controller: Controller | None = Controller(search, lead, store, announce)
+        self._rescoring: Rescoring | None = None
         self._phase = ""
         self._waiting: tuple[int, ...] = ()
 
@@ -58,16 +63,22 @@ class Course:
             if not self._controller.step(adding=adding):
                 self._enter(SEARCHING)
                 return None
+            judge, standings = self._controller.judge, self._controller.standings
+            self._rescoring = Rescoring(self._store, self._lead, self._search.study, judge, standings)
             self._controller = None
-            fault_point("controller.holdout")
         if not adding or any(self._store.evaluations.state(id_) != "done" for id_ in self._waiting):
             return None
+        if self._rescoring is not None:
+            if waiting := self._rescoring.step():
+                self._await(RESCORING, waiting)
+                return None
+            self._rescoring = None
+            fault_point("controller.holdout")
         trials = self._store.trials.all(self._search.study.id)
+        self._store.studies.read_holdout(self._lead, len(trials))
         found = find_finalists(self._store, self._search.study, trials, tuple(self._search.space.experts))
         if isinstance(found, Unmeasured):
-            self._enter(HOLDOUT)
-            self._waiting = found.evaluation_ids
-            self._announce(found.evaluation_ids)
+            self._await(HOLDOUT, found.evaluation_ids)
             return None
         self._enter(JUDGING)
         return Finished(trials, found)
@@ -81,6 +92,11 @@ class Course:
         while (finished := self.step()) is None:
             dispatcher.wait(WAIT_SECONDS)
         return finished
+
+    def _await(self, phase: str, evaluation_ids: tuple[int, ...]) -> None:
+        self._enter(phase)
+        self._waiting = evaluation_ids
+        self._announce(evaluation_ids)
 
     def _enter(self, phase: str) -> None:
         if phase != self._phase:

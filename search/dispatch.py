@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from db.store import Store
-from evaluation.result import Failed, Infeasible, Part, Scored
+from evaluation.result import Failed, Infeasible, Scored
+from evaluation.wanted import Wanted
 from merging.recipe import Recipe
 
 
@@ -37,10 +38,10 @@ class InlineDispatcher:
     """Does the evaluations in the calling process, one at each `wait`: for tests and tools, not for speed.
 
     Args:
-        evaluate: scores a recipe on a part of the documents.
+        evaluate: scores a recipe on the documents that are wanted.
     """
 
-    def __init__(self, store: Store, evaluate: Callable[[Recipe, Part], Scored | Infeasible | Failed]) -> None:
+    def __init__(self, store: Store, evaluate: Callable[[Recipe, Wanted], Scored | Infeasible | Failed]) -> None:
         self._store, self._evaluate = store, evaluate
         self._queue: deque[int] = deque()
 
@@ -53,5 +54,6 @@ class InlineDispatcher:
         while self._queue:
             lease = self._store.evaluations.claim(self._queue.popleft(), "inline", seconds=3600.0)
             if lease is not None:
-                self._store.evaluations.finish(lease, self._evaluate(lease.recipe, lease.part))
+                wanted = self._store.evaluations.wanted(lease)
+                self._store.evaluations.finish(lease, self._evaluate(lease.recipe, wanted))
                 return

@@ -4,14 +4,17 @@ Only here are holdout documents scored. Who wins was decided before, on the sear
 changes that in one case: a winner that cannot be scored on it gives way to the next best, and the report says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from db.records import Evaluation, Study, Trial
 from db.store import Store
-from evaluation.result import Failed, Infeasible, Scored
+from evaluation.result import Failed, Infeasible, Scored, TaskScore
 from merging.errors import MergesearchError
-from search.starts import UNIFORM, expert_origin
+from search.judge import Judge
+from search.standings import scores_of
+from search.starts import BASE, UNIFORM, expert_origin
+from search.study import StudySpec
 
 
 class HoldoutFailed(MergesearchError):
@@ -23,7 +26,7 @@ class Finalists:
     """The candidates of the report, all scored on the holdout.
 
     Attributes:
-        compared: the experts, the uniform soup, then the winner if it is none of them.
+        compared: the experts, the uniform soup, the base if it was scored, then the winner if it is none of them.
         missing: who should stand here and could not be scored, with the reason.
     """
 
@@ -39,10 +42,31 @@ class Unmeasured:
     evaluation_ids: tuple[int, ...]
 
 
-def ranking(trials: Sequence[Trial]) -> list[Trial]:
-    """The complete trials, best first; of equals the earliest first, so that a baseline precedes its copy."""
-    complete = [t for t in trials if t.value is not None]
-    return sorted(complete, key=lambda t: (-(t.value or 0.0), t.number))
+class _Scores(Mapping[int, Sequence[TaskScore]]):
+    """The scores of complete trials by number, read when they are looked at: most objectives do not."""
+
+    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
+        self._store = store
+        self._trials = {t.number: t for t in trials if t.value is not None}
+        self._read: dict[int, tuple[TaskScore, ...]] = {}
+
+    def __getitem__(self, number: int) -> Sequence[TaskScore]:
+        if number not in self._read:
+            self._read[number] = scores_of(self._store, self._trials[number])
+        return self._read[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+
+def ranked(store: Store, study: Study, trials: Sequence[Trial]) -> list[Trial]:
+    """The study's complete trials, best first by its objective, those that meet its constraints before the others."""
+    spec = StudySpec.model_validate(study.spec)
+    judge = Judge(spec, tuple(e.name for e in spec.models.experts))
+    return judge.ranking(trials, _Scores(store, trials))
 
 
 def find_finalists(
@@ -51,24 +75,24 @@ def find_finalists(
     """The finalists, as soon as all that is needed of the holdout is scored; what is missing is queued.
 
     Args:
-        trials: all trials of the study, every one told.
+        trials: all trials of the study, every one told, and those rescored that could still win.
 
     Raises:
         HoldoutFailed: nobody could be scored.
     """
-    origins = [*(expert_origin(name) for name in experts), UNIFORM]
+    origins = [*(expert_origin(name) for name in experts), UNIFORM, BASE]
     found = {t.origin: t for t in reversed(trials) if t.origin in origins}
     missing = {origin: t.why or t.state for origin, t in found.items() if t.value is None}
     baselines = [found[origin] for origin in origins if origin in found and origin not in missing]
-    ranked = ranking(trials)
-    held = {t.number: holdout_evaluation(store, study, t) for t in (*baselines, *ranked[:1])}
+    order = ranked(store, study, trials)
+    held = {t.number: holdout_evaluation(store, study, t) for t in (*baselines, *order[:1])}
     waiting = {e.id for e in held.values() if e.outcome is None}
     if waiting:
         return Unmeasured(tuple(sorted(waiting)))
     reasons = {t.number: _why_unscored(held[t.number]) for t in baselines}
     missing |= {t.origin: why for t in baselines if (why := reasons[t.number]) is not None}
     compared = tuple(t for t in baselines if reasons[t.number] is None)
-    for trial in ranked:
+    for trial in order:
         evaluation = holdout_evaluation(store, study, trial)
         if evaluation.outcome is None:
             return Unmeasured((evaluation.id,))

@@ -21,9 +21,8 @@ from search.course import Course
 from search.dispatch import Publish
 from search.finalists import HoldoutFailed
 from search.keeper import Keeper
+from search.opening import open_search
 from search.space import make_space
-from search.starts import starts
-from search.strategies.choose import make_strategy
 from search.study import StudySpec
 
 LONGEST_WAIT = 5.0  # between two rounds in which nobody woke us
@@ -147,8 +146,7 @@ class Reconciler:
     def _course(self, study: Study, lead: Lead) -> Course:
         spec = StudySpec.model_validate(study.spec)
         space = make_space(spec, study.setup["layer_count"])
-        begin = starts(space)
-        strategy = make_strategy(spec.search.strategy, space, spec.search.seed, begin)
+        begin, strategy = open_search(spec, space)
         search = Search(
             study,
             spec,

@@ -1,12 +1,12 @@
 """Known good recipes that every study begins with, and that stay in its report as baselines.
 
-Each expert alone, the uniform soup (which is task arithmetic with weights 1/n), and each method of the space
-at its defaults with equal weights. A search can therefore never return less than its best expert on the
-search documents. A start lies in the search space where the space can express it, so that samplers learn from
-it; else it is a recipe only.
+Each expert alone, the uniform soup (which is task arithmetic with weights 1/n), the base where scores are compared
+with it, and each method of the space at its defaults with equal weights. A search can therefore never return less than
+its best expert on the search documents. A start lies in the search space where the space can express it, so that
+samplers learn from it; else it is a recipe only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from merging.catalog import Method, Scalar
@@ -14,6 +14,7 @@ from merging.recipe import Recipe
 from search.space import Dimension, Space
 
 UNIFORM = "uniform_soup"
+BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,18 @@ class _OutsideSpace(Exception):
     """A wanted value lies outside its dimension."""
 
 
-def starts(space: Space) -> tuple[Start, ...]:
-    """The starts of a study, without repetitions, baselines first."""
+def starts(space: Space, needed: Sequence[str] = ()) -> tuple[Start, ...]:
+    """The starts of a study, without repetitions, baselines first.
+
+    Args:
+        needed: origins that the study's objective or constraints compare with; the base is scored only if it is one.
+    """
     names = tuple(space.experts)
     found = [_alone(space, name) for name in names]
     if len(names) > 1:
         found.append(_average(space))
+    if BASE in needed:
+        found.append(_nothing(space))
     for row in space.methods:
         start = default_start(space, row)
         if start is not None:
@@ -52,6 +59,11 @@ def starts(space: Space) -> tuple[Start, ...]:
 def expert_origin(name: str) -> str:
     """The origin of the trial that is one expert alone."""
     return f"expert:{name}"
+
+
+def is_baseline(origin: str) -> bool:
+    """Whether a start is a fixed point of comparison: an expert, the uniform soup, the base. All are scored in full."""
+    return origin in (UNIFORM, BASE) or origin.startswith(expert_origin(""))
 
 
 def _alone(space: Space, name: str) -> Start:
@@ -73,6 +85,16 @@ def _average(space: Space) -> Start:
             if start is not None:
                 return start
     return Start(UNIFORM, space.uniform("linear", equal, {}), None)
+
+
+def _nothing(space: Space) -> Start:
+    nothing = dict.fromkeys(space.experts, 0.0)
+    for row in space.methods:
+        if row.name == "task_arithmetic":
+            start = _inside(space, BASE, row, nothing)
+            if start is not None:
+                return start
+    return Start(BASE, space.uniform("task_arithmetic", nothing, {}), None)
 
 
 def default_start(space: Space, row: Method) -> Start | None:

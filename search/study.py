@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from db.records import DEFAULT_POOL, POOL
-from evaluation.spec import EvaluationSpec
+from evaluation.constraints import ConstraintSpec, check_constraints
+from evaluation.objective import RELATIVE, Kind
+from evaluation.spec import EvaluationSpec, ProxySpec, older
 from merging.errors import InvalidStudy
 from merging.recipe import DType
 from search.spacespec import SpaceSpec, check_space, near
@@ -22,7 +24,7 @@ from search.yamlfile import read_yaml
 
 SCHEMA = "mergesearch/study/v1"
 StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
-Objective = Literal["mean", "worst"]
+Prune = Literal["off", "paired_test", "halving", "hyperband", "one_shot"]
 
 
 class _Frozen(BaseModel):
@@ -62,6 +64,8 @@ class SearchSpec(_Frozen):
         trials: how many recipes are tried, the known good starts included.
         parallel: how many at the same time, each in a process of its own.
         pool: the workers of a service that score this study, by the name they were started with.
+        prune: how a trial is stopped before all documents are scored, in the file also true (`paired_test`) and
+            false (`off`); None: `StudySpec.racing` decides.
     """
 
     strategy: StrategyName = "tpe"
@@ -69,6 +73,13 @@ class SearchSpec(_Frozen):
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     pool: Annotated[str, Field(pattern=f"^{POOL}$")] = DEFAULT_POOL
+    prune: Prune | None = None
+
+    @field_validator("prune", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """YAML reads a bare `off` as false."""
+        return ("paired_test" if value else "off") if isinstance(value, bool) else value
 
 
 class StudySpec(_Frozen):
@@ -80,24 +91,32 @@ class StudySpec(_Frozen):
     space: SpaceSpec = SpaceSpec()
     search: SearchSpec = SearchSpec()
     evaluation: EvaluationSpec
-    objective: Objective = "mean"
+    objective: Kind = "mean"
+    constraints: tuple[ConstraintSpec, ...] = ()
     dtype: DType | None = None
+
+    @property
+    def racing(self) -> Prune:
+        """How trials are stopped early: as the study says, else by the paired test where its strategy and its
+        objective allow that.
+        """
+        if self.search.prune is not None:
+            return self.search.prune
+        whole = self.search.strategy == "greedy_soup" or self.objective in RELATIVE
+        return "off" if whole else "paired_test"
 
     def placed(self, place: Callable[[str, str], str]) -> "StudySpec":
         """The same study with its folders elsewhere.
 
         Args:
-            place: the new folder from the key that names it and the folder as it stands.
+            place: the new folder or file from the key that names it and the one as it stands.
         """
         experts = tuple(
             expert.model_copy(update={"path": place(f"models.experts[{index}].path", expert.path)})
             for index, expert in enumerate(self.models.experts)
         )
         models = self.models.model_copy(update={"base": place("models.base", self.models.base), "experts": experts})
-        include = self.evaluation.include_path
-        moved = None if include is None else place("evaluation.include_path", include)
-        evaluation = self.evaluation.model_copy(update={"include_path": moved})
-        return self.model_copy(update={"models": models, "evaluation": evaluation})
+        return self.model_copy(update={"models": models, "evaluation": self.evaluation.placed(place)})
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, the way the database keeps it."""
@@ -108,12 +127,16 @@ class StudySpec(_Frozen):
         content = self.to_json()
         for key in ("trials", "parallel", "pool"):
             del content["search"][key]
-        del content["evaluation"]["batch_size"]
+        content["evaluation"] = older(content["evaluation"])
         for later in ("gradient", "fixed"):  # as studies are remembered that were created before these keys
             if not content["space"][later]:
                 del content["space"][later]
         if content["models"]["tokenizer"] == "base":
             del content["models"]["tokenizer"]
+        if content["search"]["prune"] is None:
+            del content["search"]["prune"]
+        if not content["constraints"]:
+            del content["constraints"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -155,6 +178,8 @@ def parse_study(content: Any) -> StudySpec:
         raise _translate(error) from error
     _check_names(spec)
     check_space(spec.space, len(spec.models.experts))
+    check_constraints(spec.constraints, [t.name for t in spec.evaluation.tasks], [e.name for e in spec.models.experts])
+    _check_racing(spec)
     return spec
 
 
@@ -203,8 +228,24 @@ def _check_names(spec: StudySpec) -> None:
         raise InvalidStudy("evaluation.tasks", None, "all have weight 0", "give at least one task a weight above 0")
 
 
+def _check_racing(spec: StudySpec) -> None:
+    """What is stopped early must not be needed whole, and several objectives need a strategy that takes several."""
+    strategy, prune = spec.search.strategy, spec.search.prune
+    if spec.objective == "pareto" and strategy in ("cmaes", "greedy_soup"):
+        problem = "follows one number, and the objective `pareto` gives one a task"
+        raise InvalidStudy("search.strategy", strategy, problem, "use tpe or random, or another objective")
+    if prune in (None, "off"):
+        return
+    if strategy == "greedy_soup":
+        problem = "stops trials early, and greedy_soup compares scores on all documents"
+        raise InvalidStudy("search.prune", prune, problem, "leave it out, or use another strategy")
+    if spec.objective in RELATIVE:
+        problem = f"stops trials early, and the objective {spec.objective} compares them on all documents"
+        raise InvalidStudy("search.prune", prune, problem, "leave it out, or use mean, worst or normalized_mean")
+
+
 # a union's branch names end the path; they mean nothing to the user
-_BRANCHES = ("int", "constrained-int", "literal['each']", "str", "tuple[str, ...]")
+_BRANCHES = ("int", "constrained-int", "literal['each']", "literal['auto']", "str", "tuple[str, ...]")
 
 
 def _translate(error: ValidationError) -> InvalidStudy:
@@ -234,7 +275,9 @@ def _known_keys(parts: list[Any]) -> list[str]:
     for part in parts:
         if part in sections:
             model = sections[part]
-        elif part in ("experts", "tasks"):
+        elif part in ("experts", "tasks", "constraints"):
             field = model.model_fields[part].annotation
             model = field.__args__[0]
+        elif part == "proxy":
+            model = ProxySpec
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,22 +1,11 @@
-"""The verdict: the winner and the baselines on documents that no search decision has read.
+"""The verdict: the winner and the baselines on documents that no search decision has read. Records only.
 
-The winner was picked as the best of many on the search documents, so its score there flatters it. On the
-holdout every finalist is scored once, with a stratified bootstrap interval, and the winner is compared with
-each baseline by a paired permutation test on the same documents.
+The winner was picked as the best of many on the search documents, so its score there flatters it. The holdout is read
+once, at the end; `search.appraisal` makes a verdict of what is found there. Whatever was added since the first
+version has a default, so that verdicts of before are read as they are.
 """
 
-from collections.abc import Callable, Mapping
-
 from pydantic import BaseModel, ConfigDict, Field
-
-from db.records import Study, Trial
-from db.store import Store
-from evaluation.objective import Kind
-from evaluation.result import Scored, TaskScore
-from evaluation.statistics import Aggregation, Measure, bootstrap, compare
-from search.finalists import Finalists, holdout_evaluation, ranking
-from search.seeds import derive
-from search.starts import expert_origin
 
 SCHEMA = "mergesearch/verdict/v1"
 
@@ -36,12 +25,20 @@ class TaskPair(_Frozen):
 
 
 class Against(_Frozen):
-    """The winner minus this candidate on the holdout: 95 % interval, two-sided p of the paired test."""
+    """The winner minus this candidate on the holdout: 95 % interval, two-sided p of the paired test.
+
+    Attributes:
+        p_value: of the verdict's `test`, which is of the objective; the one to go by.
+        mcnemar: of McNemar's exact test over all documents alike; None where they are not right or wrong.
+        wilcoxon: of Wilcoxon's signed-rank test of the same; None where a document has no value alone.
+    """
 
     difference: float
     low: float
     high: float
     p_value: float
+    mcnemar: float | None = None
+    wilcoxon: float | None = None
 
 
 class Finalist(_Frozen):
@@ -50,6 +47,7 @@ class Finalist(_Frozen):
     Attributes:
         low, high: 95 % interval of `holdout`.
         winner_minus_this: None for the winner itself.
+        shrinkage: `search` minus `holdout`: what the score lost on documents that did not pick it.
     """
 
     label: str
@@ -61,6 +59,41 @@ class Finalist(_Frozen):
     high: float
     tasks: dict[str, TaskPair]
     winner_minus_this: Against | None
+    shrinkage: float | None = None
+
+
+class Kept(_Frozen):
+    """A constraint and the winner: by how much it breaks it; 0 or less: it meets it.
+
+    Attributes:
+        holdout: None where the reference was not scored there.
+    """
+
+    constraint: str
+    search: float
+    holdout: float | None = None
+
+    @property
+    def said(self) -> str:
+        """Where it is met and where not, in words."""
+        there = "" if self.holdout is None else f", {'met' if self.holdout <= 0 else 'not met'} on the holdout"
+        return f"{'met' if self.search <= 0 else 'not met'} on the search documents{there}"
+
+
+class FrontPoint(_Frozen):
+    """A trial that none beats in one task without losing in another: its value in each, on the search documents."""
+
+    trial: int
+    label: str
+    tasks: dict[str, float]
+
+
+class ProxyTrust(_Frozen):
+    """How far the proxy can be trusted: Spearman's correlation of its score with the objective over these trials."""
+
+    kind: str
+    correlation: float | None
+    trials: int
 
 
 class Verdict(_Frozen):
@@ -69,10 +102,24 @@ class Verdict(_Frozen):
     Attributes:
         finalists: the experts, the uniform soup, then the winner.
         winner: its trial number; it may be a baseline.
-        best_expert: trial number of the expert with the best score on the search documents.
+        best_expert: trial number of the expert that ranks first on the search documents.
         documents: number of documents by part.
         exhausted: the strategy had nothing left to propose, so that fewer trials were run than asked for.
         missing: who should stand among the finalists and could not be scored, with the reason.
+        test: whose p the finalists' `p_value` is.
+        measured_as: what scores, intervals and p are of where the objective compares trials and has no value of one
+            alone; None: of the objective.
+        candidates: how many complete trials the winner was picked of; 0 where that was not counted.
+        optimism: by how much the best of so many is expected to be flattered by the search documents; at least that
+            much where trials were stopped early, since the luck of those left is not all that picked them.
+        corrected: the winner's search score without that.
+        holdout_reads: how many comparisons were made on the holdout, this one included; after the first it is no
+            longer unseen.
+        pruned: trials that were stopped before all documents were scored.
+        documents_scored: documents scored for all trials together, the rescoring of finalists included.
+        documents_full: what scoring each of them in full would have come to.
+        constraints: how the winner keeps them, in the study's order.
+        front: of the objective `pareto`, the knee first.
     """
 
     schema_: str = Field(alias="schema", default=SCHEMA)
@@ -84,93 +131,19 @@ class Verdict(_Frozen):
     trials: int
     exhausted: bool = False
     missing: dict[str, str] = {}
+    test: str = "paired permutation test"
+    measured_as: str | None = None
+    candidates: int = 0
+    optimism: float | None = None
+    corrected: float | None = None
+    holdout_reads: int = 1
+    pruned: int = 0
+    documents_scored: int | None = None
+    documents_full: int | None = None
+    constraints: tuple[Kept, ...] = ()
+    proxy: ProxyTrust | None = None
+    front: tuple[FrontPoint, ...] = ()
 
     def of(self, trial: int) -> Finalist:
         """The finalist with that trial number."""
         return next(f for f in self.finalists if f.trial == trial)
-
-
-def reach_verdict(
-    store: Store,
-    study: Study,
-    finalists: Finalists,
-    measure: tuple[Kind, Mapping[str, float], Mapping[str, Aggregation]],
-    trials: int,
-) -> Verdict:
-    """Compare the finalists.
-
-    Args:
-        measure: objective, weight of each task, aggregation of each task.
-        trials: how many the study had.
-    """
-    yardstick = Measure(*measure)
-    seed, winner = study.spec["search"]["seed"], finalists.winner
-    scores = {t.number: _scores(store, study, t) for t in finalists.compared}
-    searched, held, _ = scores[winner.number]
-    alone = [t for t in finalists.compared if t.origin.startswith(expert_origin(""))]
-    return Verdict(
-        objective=yardstick.kind,
-        finalists=tuple(_finalist(yardstick, t, scores[t.number], winner, held, seed) for t in finalists.compared),
-        winner=winner.number,
-        best_expert=ranking(alone)[0].number if alone else None,
-        documents={
-            "search": sum(len(s.documents) for s in searched),
-            "holdout": sum(len(s.documents) for s in held),
-        },
-        trials=trials,
-        exhausted=trials < study.spec["search"]["trials"],
-        missing=finalists.missing,
-    )
-
-
-_Scores = tuple[tuple[TaskScore, ...], tuple[TaskScore, ...], str]
-
-
-def _scores(store: Store, study: Study, trial: Trial) -> _Scores:
-    """(scores on the search documents, on the holdout, recipe digest)."""
-    assert trial.evaluation_id is not None
-    searched = store.evaluations.get(trial.evaluation_id)
-    held = holdout_evaluation(store, study, trial)
-    assert isinstance(searched.outcome, Scored) and isinstance(held.outcome, Scored)
-    return searched.outcome.scores, held.outcome.scores, searched.recipe_digest
-
-
-def _finalist(
-    yardstick: Measure, trial: Trial, scores: _Scores, winner: Trial, best: tuple[TaskScore, ...], seed: int
-) -> Finalist:
-    searched, held, digest = scores
-    interval = bootstrap(yardstick, held, seed=derive(seed, "bootstrap"))
-    against = None
-    if trial.number != winner.number:
-        found = compare(yardstick, best, held, seed=derive(seed, "compare", trial.number))
-        against = Against(
-            difference=found.interval.value, low=found.interval.low, high=found.interval.high, p_value=found.p
-        )
-    held_by_task = {s.task: s for s in held}
-    return Finalist(
-        label=trial.origin,
-        trial=trial.number,
-        recipe_digest=digest,
-        search=trial.value or 0.0,
-        holdout=interval.value,
-        low=interval.low,
-        high=interval.high,
-        tasks={s.task: _pair(s, held_by_task[s.task]) for s in sorted(searched, key=_place(yardstick))},
-        winner_minus_this=against,
-    )
-
-
-def _place(yardstick: Measure) -> Callable[[TaskScore], int]:
-    """Sorts tasks as the study lists them."""
-    order = list(yardstick.weights)
-    return lambda score: order.index(score.task)
-
-
-def _pair(searched: TaskScore, held: TaskScore) -> TaskPair:
-    return TaskPair(
-        metric=searched.metric,
-        search=searched.value,
-        search_stderr=searched.stderr,
-        holdout=held.value,
-        holdout_stderr=held.stderr,
-    )

@@ -1,7 +1,8 @@
 """The copy of one study: written after the fact, trial by trial in the order of their numbers.
 
-Trials appear once told, and none before all earlier ones, so that both sides number them alike. Whatever goes
-wrong with the copy is a warning and never in the way of the search.
+Trials appear once told, and none before all earlier ones, so that both sides number them alike. Optuna changes no trial
+that has ended: once stopped trials were scored in full after all, the copy is made anew. Whatever goes wrong with the
+copy is a warning and never in the way of the search.
 """
 
 import json
@@ -15,19 +16,25 @@ from urllib.parse import quote
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from db.neighbour import Neighbour, TrialCopy, alone
 from db.records import Study, Trial
 from db.store import Store
+from search.judge import Judge
 from search.mirror.layout import Layout
 from search.mirror.page import FIGURE, NOTE, figure_attributes, note, note_attributes, weights_figure
 from search.mirror.place import open_mirror
 from search.space import Space
+from search.standings import scores_of
+from search.strategies.sampled import CONSTRAINTS
+from search.study import StudySpec
 
 IDENTITY = "mergesearch:study"
 WRITTEN_FOR = "v3.2.0.a"  # the version of Optuna's tables that the bulk writing knows
 PAGE_SECONDS = 60.0  # the note and the figure are written at most so often
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # of all others nothing is known
 _FIRST, _MOST = 4, 256  # trials read at a time: few where few are new
 
 
@@ -54,7 +61,9 @@ class Mirror:
         return self._attempt(last=False)
 
     def finish(self) -> int:
-        """As `sync`, with the study's page as it is now: to be called when the study has come to its end."""
+        """As `sync`, with the study's page and its trials as they are now: to be called when the study has ended."""
+        if self._open is not None and self._open.rescored != self._rescored():
+            self.close()
         return self._attempt(last=True)
 
     def close(self) -> None:
@@ -66,7 +75,7 @@ class Mirror:
     def _attempt(self, last: bool) -> int:
         try:
             self._layout = self._layout or Layout(self._space)
-            self._open = self._open or _find(self._url, self._row, self._layout, self._has)
+            self._open = self._open or _find(self._url, self._row, self._layout, self._has, self._rescored())
             written = self._write(self._open)
             if last or self._open.page_due < time.monotonic():
                 self._write_page(self._open)
@@ -83,6 +92,13 @@ class Mirror:
         """Whether a trial of ours is told: else a copy that holds it is none of this database as it is."""
         trial = self._store.trials.get(self._row.id, number)
         return trial is not None and trial.state != "open"
+
+    def _rescored(self) -> int:
+        """How many stopped trials were scored in full after all."""
+        if len(self._row.setup.get("rungs", ())) < 2:
+            return 0
+        complete = (t for t in self._store.trials.all(self._row.id) if t.state == "complete")
+        return sum(t.estimate is not None for t in complete)
 
     def _write(self, copy: "_Open") -> int:
         written, limit = 0, _FIRST
@@ -101,24 +117,44 @@ class Mirror:
 
     def _freeze(self, trial: Trial, values: dict[str, float]) -> FrozenTrial:
         assert self._layout is not None
-        complete = trial.state == "complete" and trial.value is not None and math.isfinite(trial.value)
+        found = self._values(trial)
+        state = TrialState.FAIL if found is None else _STATES[trial.state]
         attributes: dict[str, object] = {"origin": trial.origin}
         attributes |= {f"score:{task}": value for task, value in values.items()}
-        if not complete:
+        if trial.estimate is not None:
+            attributes["estimate"] = trial.estimate
+        if state != TrialState.COMPLETE:
             attributes |= {"state": trial.state, "why": trial.why or ""}
         attributes["api"] = f"{_address(self._row)}/trials/{trial.number}"
         point = self._layout.point(trial.params)
         frozen = create_trial(
-            state=TrialState.COMPLETE if complete else TrialState.FAIL,
-            value=trial.value if complete else None,
+            state=state,
+            values=found,
             params={name: value for name, (_, value) in point.items()},
             distributions={name: column.distribution for name, (column, _) in point.items()},
             user_attrs=attributes,
+            system_attrs={CONSTRAINTS: list(trial.constraints)} if trial.constraints else {},
+            intermediate_values={s.documents: s.value for s in trial.steps if s.documents and math.isfinite(s.value)},
         )
         frozen.number = trial.number
         frozen.datetime_start = datetime.fromtimestamp(trial.created_at)
         frozen.datetime_complete = datetime.fromtimestamp(trial.told_at or trial.created_at)
         return frozen
+
+    def _values(self, trial: Trial) -> list[float] | None:
+        """What the trial reached in each of the copy's objectives; of a stopped one, as Optuna has it, at the end.
+
+        None where it reached nothing, or nothing that the dashboard could draw.
+        """
+        values: list[float | None] = [trial.value]
+        if trial.state == "pruned" and trial.steps:
+            last = trial.steps[-1]
+            values = [last.value if last.documents else trial.estimate]  # of the proxy's rung the objective is unknown
+        elif self._row.spec["objective"] == "pareto" and trial.state == "complete":
+            spec = StudySpec.model_validate(self._row.spec)
+            values = [*Judge(spec, tuple(self._space.experts)).values(scores_of(self._store, trial))]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        return known if known and len(known) == len(values) and trial.state in _STATES else None
 
     def _write_page(self, copy: "_Open") -> None:
         assert self._layout is not None
@@ -138,8 +174,10 @@ class Mirror:
 class _Open:
     """A copy that was found or made, and what is known of it."""
 
-    def __init__(self, tables: Neighbour, study: optuna.Study, storage: RDBStorage, layout: Layout) -> None:
-        self.tables, self.study_id = tables, study._study_id
+    def __init__(
+        self, tables: Neighbour, study: optuna.Study, storage: RDBStorage, layout: Layout, rescored: int
+    ) -> None:
+        self.tables, self.study_id, self.rescored = tables, study._study_id, rescored
         self.written = tables.count(self.study_id)
         self.note, self.best, self.page_due = "", -1, 0.0
         self._study, self._storage = study, storage
@@ -170,7 +208,7 @@ class _Open:
         return TrialCopy(
             number=trial.number,
             state=trial.state.name,
-            value=trial.value,
+            values=tuple(trial.values or ()),
             started=_utc(trial.datetime_start),
             completed=_utc(trial.datetime_complete),
             params=tuple(
@@ -178,18 +216,21 @@ class _Open:
                 for name, value in trial.params.items()
             ),
             attributes={key: json.dumps(value) for key, value in trial.user_attrs.items()},
+            system={key: json.dumps(value) for key, value in trial.system_attrs.items()},
+            intermediate=trial.intermediate_values,
         )
 
 
-def _find(url: str, row: Study, layout: Layout, has: Callable[[int], bool]) -> _Open:
-    """The study's copy: new, or the one written before, made anew if it is not of this very study.
+def _find(url: str, row: Study, layout: Layout, has: Callable[[int], bool], rescored: int) -> _Open:
+    """The study's copy: new, or the one written before, made anew if it is not of this very study as it is.
 
     Args:
         has: whether the study has a told trial of that number.
+        rescored: how many stopped trials were scored in full after all.
     """
     storage = open_mirror(url)
     columns = blake2b(layout.identity.encode(), digest_size=8).hexdigest()
-    mine = f"{row.frozen_digest}:{row.created_at}:{columns}"
+    mine = f"{row.frozen_digest}:{row.created_at}:{columns}{f':{rescored}' if rescored else ''}"
     tables = Neighbour(url)
     try:
         with alone(url), warnings.catch_warnings():
@@ -201,12 +242,12 @@ def _find(url: str, row: Study, layout: Layout, has: Callable[[int], bool]) -> _
                 if count:
                     optuna.delete_study(study_name=row.name, storage=storage)
                     study = _named(storage, row)
-                study.set_metric_names([f"{row.spec['objective']} of the tasks"])
+                study.set_metric_names(_objectives(row))
                 study.set_user_attr("strategy", row.spec["search"]["strategy"])
                 study.set_user_attr("experts", ", ".join(e["name"] for e in row.spec["models"]["experts"]))
                 study.set_user_attr("api", _address(row))
                 tables.put(study._study_id, IDENTITY, {IDENTITY: json.dumps(mine)})
-        return _Open(tables, study, storage, layout)
+        return _Open(tables, study, storage, layout, rescored)
     except BaseException:
         tables.close()
         raise
@@ -220,7 +261,15 @@ def _rest(storage: RDBStorage) -> None:
 
 
 def _named(storage: RDBStorage, row: Study) -> optuna.Study:
-    return optuna.create_study(study_name=row.name, storage=storage, direction="maximize", load_if_exists=True)
+    directions = [StudyDirection.MAXIMIZE] * len(_objectives(row))
+    return optuna.create_study(study_name=row.name, storage=storage, directions=directions, load_if_exists=True)
+
+
+def _objectives(row: Study) -> list[str]:
+    """What each number of a trial is of: one a task that counts, or the study's objective."""
+    if row.spec["objective"] == "pareto":
+        return [task["name"] for task in row.spec["evaluation"]["tasks"] if task["weight"] > 0]
+    return [f"{row.spec['objective']} of the tasks"]
 
 
 def _address(row: Study) -> str:

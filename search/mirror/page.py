@@ -59,14 +59,27 @@ def note(study: Study, layout: Layout) -> str:
 
 
 def _verdict(verdict: Verdict) -> Iterable[str]:
-    """The finalists on the holdout, best first."""
+    """The finalists on the holdout, best first, and what must be known to believe them."""
     yield f"Verdict on {verdict.documents.get('holdout', 0)} documents that the search never saw: "
     yield ""
-    yield "| candidate | trial | search | holdout | 95 % interval |"
-    yield "|---|---|---|---|---|"
+    yield "| candidate | trial | search | holdout | shrinkage | 95 % interval |"
+    yield "|---|---|---|---|---|---|"
     for f in sorted(verdict.finalists, key=lambda f: -f.holdout):
         label = _code(f.label) + (" **winner**" if f.trial == verdict.winner else "")
-        yield f"| {label} | {f.trial} | {f.search:.4f} | {f.holdout:.4f} | {f.low:.4f} to {f.high:.4f} |"
+        lost = f"{f.search - f.holdout:+.4f}"
+        yield f"| {label} | {f.trial} | {f.search:.4f} | {f.holdout:.4f} | {lost} | {f.low:.4f} to {f.high:.4f} |"
+    notes = [
+        f"- picking the best of {verdict.candidates} was expected to flatter the winner by "
+        f"{'at least ' if verdict.pruned else ''}{verdict.optimism:.4f}"
+        if verdict.optimism is not None
+        else "",
+        f"- the holdout was read {verdict.holdout_reads} times" if verdict.holdout_reads > 1 else "",
+        f"- scores and intervals are of {verdict.measured_as}" if verdict.measured_as is not None else "",
+        *(f"- {_plain(k.constraint)}: {k.said}" for k in verdict.constraints),
+    ]
+    if any(notes):
+        yield ""
+        yield from filter(None, notes)
 
 
 def _code(text: str) -> str:

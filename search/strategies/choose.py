@@ -11,16 +11,21 @@ from search.strategies.soup import GreedySoup
 from search.study import StrategyName
 
 
-def make_strategy(name: StrategyName, space: Space, seed: int, starts: Sequence[Start]) -> Strategy:
+def make_strategy(
+    name: StrategyName, space: Space, seed: int, starts: Sequence[Start], objectives: int = 1
+) -> Strategy:
     """The strategy of that name over that space, before anything was observed.
+
+    Args:
+        objectives: how many numbers a trial is judged by; several with `random` and `tpe` alone.
 
     Raises:
         InvalidStudy: the strategy cannot search that space.
     """
     if name == "random":
-        return random(space, seed)
+        return random(space, seed, objectives)
     if name == "tpe":
-        return tpe(space, seed)
+        return tpe(space, seed, objectives)
     if name == "cmaes":
         return Evolved(space, seed, len(starts))
     return GreedySoup(space)

@@ -39,8 +39,11 @@ class Observation:
     """A trial that ended.
 
     Attributes:
-        value: the objective, higher is better; None for a trial that gave none (infeasible, failed). Such a
-            trial is never fed to a sampler as a number.
+        value: the objective, higher is better, of a pruned trial an estimate of it; None for a trial that gave none
+            (infeasible, failed). Such a trial is never fed to a sampler as a number.
+        pruned: it was stopped before all documents were scored.
+        constraints: how far it is beyond each of the study's constraints; 0 or less is met.
+        values: one number an objective, where the study has several; higher is better.
     """
 
     number: int
@@ -48,6 +51,14 @@ class Observation:
     params: dict[str, Scalar] | None
     recipe: Recipe | None
     value: float | None
+    pruned: bool = False
+    constraints: tuple[float, ...] = ()
+    values: tuple[float, ...] | None = None
+
+    @property
+    def violation(self) -> float:
+        """How far it is beyond the constraints in all; 0 where it meets them."""
+        return sum(max(beyond, 0.0) for beyond in self.constraints)
 
 
 class Strategy(Protocol):

@@ -7,6 +7,7 @@ state is replayed from the trials. Each draw is reseeded by trial number, so a r
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from cmaes import CMA
@@ -37,8 +38,8 @@ class Evolved:
         self._space, self._seed, self._starts = space, seed, starts
         self._dimensions = dimensions(space)
         self._require_numbers()
-        self._seen: list[tuple[Vector, float]] = []
-        self._own: list[tuple[Vector, float]] = []
+        self._seen: list[tuple[Vector, Observation]] = []
+        self._own: list[tuple[Vector, Observation]] = []
         self._awaited = starts
         self._optimiser: CMA | None = None
 
@@ -67,12 +68,13 @@ class Evolved:
         point = self._point(observation.params)
         if not is_start and self._optimiser is None:  # a replay: no proposal was asked for yet
             self._optimiser = self._begin(STEP)
-        self._seen.append((point, observation.value))
+        self._seen.append((point, observation))
         if is_start or self._optimiser is None:
             return
-        self._own.append((point, -observation.value))
+        self._own.append((point, observation))
         if len(self._own) == self._optimiser.population_size:
-            self._optimiser.tell(self._own)
+            costs = _costs([observed for _, observed in self._own])
+            self._optimiser.tell([(point, cost) for (point, _), cost in zip(self._own, costs, strict=True)])
             self._own = []
             if self._optimiser.should_stop():
                 self._optimiser = self._begin(STEP / 2)
@@ -81,7 +83,7 @@ class Evolved:
         """A fresh distribution around the best point seen (the middle, if none was)."""
         centre = [float(middle(d)) for d in self._dimensions]
         names = {d.name: value for d, value in zip(self._dimensions, centre, strict=True)}
-        best = max(self._seen, key=lambda s: s[1])[0] if self._seen else self._point(names)
+        best = max(self._seen, key=lambda s: _rank(s[1]))[0] if self._seen else self._point(names)
         width = len(self._dimensions)
         # cmaes wants two dimensions at least; a second, idle one costs nothing
         bounds = np.array([[0.0, 1.0]] * max(width, 2))
@@ -118,3 +120,15 @@ class Evolved:
         if not self._dimensions:
             names = ", ".join(m.name for m in self._space.methods)
             raise InvalidStudy("space.methods", names, "leaves nothing to vary", "add a method with parameters")
+
+
+def _rank(observation: Observation) -> tuple[float, float]:
+    """Larger is better: one that meets the constraints before any that does not."""
+    return -observation.violation, observation.value or 0.0
+
+
+def _costs(generation: Sequence[Observation]) -> list[float]:
+    """Lower is better; whoever is beyond the constraints costs more than any that meets them, the farther the more."""
+    plain = [-(observed.value or 0.0) for observed in generation]
+    worst = max((cost for cost, o in zip(plain, generation, strict=True) if not o.violation), default=0.0)
+    return [worst + o.violation if o.violation else cost for cost, o in zip(plain, generation, strict=True)]

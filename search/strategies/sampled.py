@@ -19,6 +19,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.search_space import IntersectionSearchSpace
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from merging.catalog import Scalar
@@ -27,18 +28,23 @@ from search.seeds import derive
 from search.space import Dimension, Space, dimensions
 from search.strategies.contract import Exhausted, Observation, Proposal, Wait
 
+CONSTRAINTS = "constraints"  # the attribute in which Optuna and its dashboard look for them
+
 
 class Sampled:
     """A strategy around an Optuna sampler.
 
     Args:
         make: builds the sampler from a seed.
+        objectives: how many numbers a trial is judged by.
     """
 
-    def __init__(self, space: Space, seed: int, make: Callable[[int], BaseSampler]) -> None:
+    def __init__(self, space: Space, seed: int, make: Callable[[int], BaseSampler], objectives: int = 1) -> None:
         self._space, self._seed, self._make = space, seed, make
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(direction="maximize", sampler=make(seed))
+        self._storage = optuna.storages.InMemoryStorage()
+        directions = [StudyDirection.MAXIMIZE] * objectives
+        self._study = optuna.create_study(storage=self._storage, directions=directions, sampler=make(seed))
         self._numbers: dict[int, int] = {}  # ours -> Optuna's, whose study has no gaps
 
     def propose(self, number: int) -> Proposal | Wait | Exhausted:
@@ -69,14 +75,21 @@ class Sampled:
         self._numbers[number] = len(self._study.get_trials(deepcopy=False)) - 1
 
     def observe(self, observation: Observation) -> None:
-        """Tell Optuna; a trial without a value is told as failed, never as a number."""
+        """Tell Optuna; a trial without a value is told as failed, never as a number.
+
+        A pruned trial is told as complete, with its estimate: TPE would rank all trials of Optuna's state PRUNED
+        below the complete ones, by how far they came, and learn nothing from how good they were.
+        """
         if observation.number not in self._numbers:
             return
         number = self._numbers[observation.number]
         if observation.value is None:
             self._study.tell(number, state=TrialState.FAIL)
-        else:
-            self._study.tell(number, observation.value)
+            return
+        if observation.constraints:  # `Trial.set_constraint` is for trials that this process asked for
+            row = self._study.get_trials(deepcopy=False)[number]._trial_id
+            self._storage.set_trial_system_attr(row, CONSTRAINTS, list(observation.constraints))
+        self._study.tell(number, observation.values or observation.value)
 
     def joint_space(self) -> dict[str, BaseDistribution]:
         """The dimensions that the sampler would draw jointly now."""
@@ -84,16 +97,16 @@ class Sampled:
         return self._study.sampler.infer_relative_search_space(self._study, running)
 
 
-def random(space: Space, seed: int) -> Sampled:
+def random(space: Space, seed: int, objectives: int = 1) -> Sampled:
     """Independent uniform draws: the honest baseline."""
-    return Sampled(space, seed, RandomSampler)
+    return Sampled(space, seed, RandomSampler, objectives)
 
 
-def tpe(space: Space, seed: int) -> Sampled:
+def tpe(space: Space, seed: int, objectives: int = 1) -> Sampled:
     """Optuna's tree-structured Parzen estimator, joint over the parameters that exist together."""
     if len(space.methods) > 1:  # only then are some parameters conditional on a choice
-        return Sampled(space, seed, _grouped_tpe)
-    return Sampled(space, seed, partial(_JointTPE, IntersectionSearchSpace(include_pruned=True)))
+        return Sampled(space, seed, _grouped_tpe, objectives)
+    return Sampled(space, seed, partial(_JointTPE, IntersectionSearchSpace(include_pruned=True)), objectives)
 
 
 def _grouped_tpe(seed: int) -> TPESampler:

@@ -12,15 +12,17 @@ from search.space import Space
 from search.starts import expert_origin
 from search.strategies.contract import Exhausted, Observation, Proposal, Wait
 
+_Rank = tuple[float, float]  # minus how far it is beyond the constraints, then its value: larger is better
+
 
 class GreedySoup:
     """The greedy soup of the study's experts."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._values: dict[str, float | None] = {}  # by recipe
+        self._values: dict[str, _Rank | None] = {}  # by recipe
         self._awaited = {expert_origin(name) for name in space.experts}
-        self._single: dict[str, float] = {}
+        self._single: dict[str, _Rank] = {}
         self._open: set[str] = set()
 
     def propose(self, number: int) -> Proposal | Wait | Exhausted:
@@ -45,14 +47,15 @@ class GreedySoup:
         """Note a soup's score, or an expert's."""
         self._awaited.discard(observation.origin)
         prefix = expert_origin("")
-        if observation.origin.startswith(prefix) and observation.value is not None:
-            self._single[observation.origin.removeprefix(prefix)] = observation.value
+        rank = None if observation.value is None else (-observation.violation, observation.value)
+        if observation.origin.startswith(prefix) and rank is not None:
+            self._single[observation.origin.removeprefix(prefix)] = rank
         if observation.recipe is not None:
-            self._values[observation.recipe.to_json()] = observation.value
+            self._values[observation.recipe.to_json()] = rank
 
     def _next(self) -> Recipe | None:
         """Replay the greedy rule over what is known; the first unknown soup is what comes next."""
-        order = sorted(self._single, key=lambda name: (-self._single[name], name))
+        order = sorted(sorted(self._single), key=lambda name: self._single[name], reverse=True)
         if not order:
             return None
         counts, best = {order[0]: 1}, self._single[order[0]]

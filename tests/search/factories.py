@@ -1,20 +1,26 @@
 """Studies and outcomes for tests of the search, without models."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from db.records import Lead, Study, Trial
+from db.records import DocumentSet, Lead, Study, Trial
 from db.store import Store
 from evaluation.result import Failed, Infeasible, Part, Scored, TaskScore
+from evaluation.wanted import Wanted
 from merging.recipe import Recipe
 from search.controller import Controller, Search
 from search.dispatch import InlineDispatcher
 from search.finalists import Finalists, Unmeasured, find_finalists
+from search.racing.rungs import plan_rungs, plan_sizes
+from search.seeds import derive
 from search.space import Space, make_space
 from search.study import StudySpec, parse_study
 
 LAYERS = 4
-Evaluate = Callable[[Recipe, Part], Scored | Infeasible | Failed]
+Outcome = Scored | Infeasible | Failed
+Evaluate = Callable[[Recipe, Part], Outcome]
+Measured = Callable[[Recipe, Wanted], Outcome]
 
 
 def study_content(**sections: Any) -> dict[str, Any]:
@@ -53,8 +59,53 @@ def fingerprints(spec: StudySpec) -> dict[str, str]:
 def create(store: Store, spec: StudySpec) -> Study:
     """The study's row, with a document split of eight and four."""
     setup = {"fingerprints": fingerprints(spec), "layer_count": LAYERS}
-    parts = {("t", "search"): range(8), ("t", "holdout"): range(8, 12)}
-    return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, parts)  # type: ignore[arg-type]
+    parts: dict[tuple[str, Part], DocumentSet] = {
+        ("t", "search"): DocumentSet.whole(range(8)),
+        ("t", "holdout"): DocumentSet.whole(range(8, 12)),
+    }
+    return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, parts)
+
+
+def create_race(store: Store, spec: StudySpec, documents: int = 400) -> Study:
+    """The row of a study with so many search documents, and 50 others, in as many rungs as its policy makes of them."""
+    rungs, proxied = plan_rungs(spec.racing, documents, 1), spec.evaluation.proxy is not None
+    setup = {"fingerprints": fingerprints(spec), "layer_count": LAYERS, "rungs": list(rungs), "proxy": proxied}
+    setup["aggregations"] = {"t": "mean"}
+    order = tuple(sorted(range(documents), key=lambda i: derive("order", i)))
+    sizes = plan_sizes({"t": documents}, ["t"], rungs)["t"]
+    parts: dict[tuple[str, Part], DocumentSet] = {
+        ("t", "search"): DocumentSet(order, (0, *sizes) if proxied else sizes, "d"),
+        ("t", "holdout"): DocumentSet.whole(range(documents, documents + 50), "d"),
+    }
+    if proxied:
+        parts["proxy", "search"] = DocumentSet(tuple(range(30)), (30,) * (len(sizes) + 1), "p")
+    return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, parts)
+
+
+def answers(quality: Callable[[Recipe], float]) -> Measured:
+    """Scores of a candidate that has about a share `quality` of the documents right: the easy ones, now and then not.
+
+    What is missing is answered, what is known is taken over, as a worker does.
+    """
+
+    def evaluate(recipe: Recipe, wanted: Wanted) -> Scored:
+        share, who = quality(recipe), derive(recipe.to_json())
+
+        def item(task: str, doc_id: int) -> float:
+            lucky = derive("luck", task, who, doc_id)
+            return float((lucky * 10 % 2**32 if lucky < 2**32 / 10 else derive("hard", task, doc_id)) / 2**32 < share)
+
+        def score(task: str, documents: tuple[int, ...]) -> TaskScore:
+            known = wanted.known.get(task, {})
+            items = tuple(known[i] if i in known else item(task, i) for i in documents)
+            about = {"metric": "acc", "value": fmean(items), "stderr": None, "higher_is_better": True}
+            return TaskScore(task=task, documents=documents, items=items, **about)
+
+        scores = tuple(score(task, documents) for task, documents in wanted.documents.items())
+        spent = {"build_seconds": 0.1, "score_seconds": 0.2, "device": "cpu"}
+        return Scored(scores=scores, tokens=10, reused=wanted.reused, **spent)
+
+    return evaluate
 
 
 def leading(store: Store, study_id: int) -> Lead:
@@ -62,9 +113,14 @@ def leading(store: Store, study_id: int) -> Lead:
     return store.leads.seize(study_id, "test")
 
 
+def inline(store: Store, evaluate: Evaluate) -> InlineDispatcher:
+    """Does evaluations in this process, whatever documents are wanted."""
+    return InlineDispatcher(store, lambda recipe, wanted: evaluate(recipe, wanted.part))
+
+
 def run_search(found: Search, store: Store, evaluate: Evaluate) -> tuple[Trial, ...]:
     """Take a search to its end in this process; its trials."""
-    dispatcher = InlineDispatcher(store, evaluate)
+    dispatcher = inline(store, evaluate)
     controller = Controller(found, leading(store, found.study.id), store, dispatcher.announce)
     while not controller.step():
         dispatcher.wait(0)
@@ -73,7 +129,7 @@ def run_search(found: Search, store: Store, evaluate: Evaluate) -> tuple[Trial, 
 
 def find_the_finalists(study: Study, trials: Sequence[Trial], store: Store, evaluate: Evaluate) -> Finalists:
     """Score what the final comparison needs in this process."""
-    dispatcher = InlineDispatcher(store, evaluate)
+    dispatcher = inline(store, evaluate)
     while isinstance(found := find_finalists(store, study, trials, ("a", "b", "c")), Unmeasured):
         dispatcher.announce(found.evaluation_ids)
         dispatcher.wait(0)

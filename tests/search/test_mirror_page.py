@@ -18,7 +18,7 @@ from search.mirror import Mirror, mirror_url
 from search.mirror.layout import MOST_SUMMARIES, Layout
 from search.mirror.page import note
 from search.space import make_space
-from search.verdict import Against, Finalist, Verdict
+from search.verdict import Against, Finalist, Kept, Verdict
 from tests.search.factories import make_spec
 from tests.search.mirrored import Filled, point
 
@@ -133,8 +133,25 @@ def test_the_note_ends_with_the_verdict(store: Store) -> None:
     text = note(done, Layout(filled.space))
     assert text.startswith("**finished**") and "on 12 documents that the search never saw" in text
     assert text.splitlines()[-2:] == [
-        "| `winner` **winner** | 1 | 0.9000 | 0.8000 | 0.7000 to 0.9000 |",
-        "| `a/'x` | 0 | 0.9000 | 0.6000 | 0.7000 to 0.9000 |",
+        "| `winner` **winner** | 1 | 0.9000 | 0.8000 | +0.1000 | 0.7000 to 0.9000 |",
+        "| `a/'x` | 0 | 0.9000 | 0.6000 | +0.3000 | 0.7000 to 0.9000 |",
+    ]
+    weakened = verdict().model_copy(
+        update={
+            "optimism": 0.05,
+            "candidates": 40,
+            "holdout_reads": 2,
+            "measured_as": "the mean",
+            "constraints": (Kept(constraint="t at least 0.5", search=0.1),),
+        }
+    )
+    done = replace(filled.study, state="finished", verdict=weakened.model_dump(mode="json", by_alias=True))
+    assert note(done, Layout(filled.space)).splitlines()[-5:] == [
+        "",
+        "- picking the best of 40 was expected to flatter the winner by 0.0500",
+        "- the holdout was read 2 times",
+        "- scores and intervals are of the mean",
+        "- t at least 0.5: not met on the search documents",
     ]
 
 

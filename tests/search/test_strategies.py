@@ -1,6 +1,7 @@
 """Every strategy: it proposes recipes of the space, learns, and goes on after a restart as if undisturbed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from search.controller import Search, Told
 from search.space import make_space
 from search.starts import starts
 from search.strategies.choose import make_strategy
+from search.strategies.contract import Observation, Proposal, Strategy
 from search.strategies.sampled import Sampled
 from search.study import StrategyName, StudySpec
 from tests.search.factories import LAYERS, Evaluate, bowl, create, make_spec, run_search, scored
@@ -165,3 +167,63 @@ def test_conditional_spaces_are_searched_in_every_branch(strategy: StrategyName,
         for group in store.evaluations.recipe(t.evaluation_id or 0).groups
     }
     assert used >= {"task_arithmetic", "ties", "layer_swap"}
+
+
+def observed(strategy: Strategy, count: int, judge: Callable[[Observation], Observation]) -> list[Observation]:
+    """Ask for so many trials and tell each at once."""
+    told = []
+    for number in range(count):
+        proposal = strategy.propose(number)
+        assert isinstance(proposal, Proposal) and proposal.recipe is not None
+        value = bowl(proposal.recipe, BEST)
+        told.append(judge(Observation(number, "tpe", proposal.params, proposal.recipe, value)))
+        strategy.observe(told[-1])
+    return told
+
+
+def first_weight(observation: Observation) -> float:
+    assert observation.params is not None
+    return float(observation.params["task_arithmetic.weight[a]"])
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "cmaes"])
+def test_a_sampler_keeps_to_a_constraint_that_forbids_the_best(strategy: StrategyName) -> None:
+    """The best has a weight of 0.7; at most 0.3 is allowed."""
+    space = make_space(make_spec(), LAYERS)
+
+    def bound(observation: Observation) -> Observation:
+        return replace(observation, constraints=(first_weight(observation) - 0.3,))
+
+    free = observed(make_strategy(strategy, space, 5, ()), 50, lambda observation: observation)
+    kept = observed(make_strategy(strategy, space, 5, ()), 50, bound)
+    share = [sum(first_weight(o) <= 0.3 for o in told[-25:]) / 25 for told in (free, kept)]
+    assert share[1] > 0.4 > 0.2 > share[0], share
+
+
+def test_a_pruned_trial_teaches_tpe_its_estimate() -> None:
+    space = make_space(make_spec(), LAYERS)
+    strategy = make_strategy("tpe", space, 5, ())
+    told = observed(strategy, 40, lambda o: replace(o, pruned=True))
+    late, early = ([o.value or 0.0 for o in part] for part in (told[-10:], told[:10]))
+    assert sum(late) / 10 > sum(early) / 10 + 0.1, "from pruned trials alone it learns what is good"
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random"])
+def test_several_objectives_are_told_as_such(strategy: StrategyName) -> None:
+    space = make_space(make_spec(), LAYERS)
+    found = make_strategy(strategy, space, 5, (), 2)
+    told = observed(found, 25, lambda o: replace(o, values=(first_weight(o), 1.0 - first_weight(o))))
+    assert len({first_weight(o) for o in told}) == 25
+
+
+def test_a_soup_beyond_the_constraints_is_not_kept() -> None:
+    """As the hand-worked case, but everything with b in it is beyond: of a and c, a alone is the best that is not."""
+    space = make_space(make_spec(search={"strategy": "greedy_soup"}), LAYERS)
+    found = make_strategy("greedy_soup", space, 0, ())
+    for number, name in enumerate("abc"):
+        recipe = space.uniform("linear", {n: float(n == name) for n in "abc"}, {})
+        value, beyond = {"a": (0.5, 0.0), "b": (0.9, 0.1), "c": (0.3, 0.0)}[name]
+        found.observe(Observation(number, f"expert:{name}", None, recipe, value, constraints=(beyond,)))
+    first = found.propose(3)
+    assert isinstance(first, Proposal) and first.recipe is not None
+    assert first.recipe.groups[0].weights == {"a": 0.5, "b": 0.0, "c": 0.5}, "b is offered last"

@@ -84,7 +84,13 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"models": {"experts": []}}, ["models.experts", "at least one"]),
     ({"models": {"experts": ["x/a", "y/a"]}}, ["models.experts[1].name", "'a'", "name"]),
     ({"models": {"experts": [{"path": "x/a", "nome": "b"}]}}, ["models.experts[0].nome", "'name'"]),
-    ({"objective": "pareto"}, ["objective", "pareto", "mean"]),
+    ({"objective": "median"}, ["objective", "median", "mean"]),
+    ({"search": {"prune": "sometimes"}}, ["search.prune", "sometimes", "paired_test"]),
+    ({"search": {"prune": True, "strategy": "greedy_soup"}}, ["search.prune", "paired_test", "leave it out"]),
+    ({"search": {"prune": "halving"}, "objective": "borda"}, ["search.prune", "halving", "borda"]),
+    ({"search": {"strategy": "cmaes"}, "objective": "pareto"}, ["search.strategy", "cmaes", "tpe"]),
+    ({"constraints": [{"task": "u", "min": 0.5}]}, ["constraints[0].task", "'u'"]),
+    ({"constraints": [{"task": "t", "mim": 0.5}]}, ["constraints[0].mim", "'min'"]),
     ({"name": "../x"}, ["name", "../x"]),
     ({"schema": "mergesearch/study/v9"}, ["schema", "v9", "mergesearch/study/v1"]),
 ]
@@ -138,3 +144,30 @@ def test_trials_and_parallel_may_change_while_a_study_lives_and_the_rest_may_not
     assert parse_study(study_content(search={"trials": 99, "parallel": 4})).frozen_digest() == digest
     assert parse_study(study_content(search={"seed": 4})).frozen_digest() != digest
     assert parse_study(study_content(space={"layers": 2})).frozen_digest() != digest
+
+
+def test_a_study_without_the_newer_keys_is_remembered_as_before() -> None:
+    spec = parse_study(study_content())
+    assert spec.frozen_digest() == "8df07684095a620ec1f3647de81bfeb2"
+    assert parse_study(study_content(search={"prune": "off"})).frozen_digest() != spec.frozen_digest()
+    bound = parse_study(study_content(constraints=[{"task": "t", "min": 0.5}]))
+    assert bound.frozen_digest() != spec.frozen_digest()
+
+
+@pytest.mark.parametrize(
+    ("written", "strategy", "objective", "racing"),
+    [
+        (None, "tpe", "mean", "paired_test"),
+        (None, "cmaes", "normalized_mean", "paired_test"),
+        (None, "greedy_soup", "mean", "off"),
+        (None, "tpe", "kemeny", "off"),
+        (None, "tpe", "pareto", "off"),
+        (False, "tpe", "mean", "off"),
+        (True, "tpe", "worst", "paired_test"),
+        ("halving", "random", "mean", "halving"),
+        ("off", "greedy_soup", "borda", "off"),
+    ],
+)
+def test_how_a_study_races(written: Any, strategy: str, objective: str, racing: str) -> None:
+    spec = parse_study(study_content(search={"prune": written, "strategy": strategy}, objective=objective))
+    assert spec.racing == racing

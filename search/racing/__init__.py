@@ -1,0 +1,1 @@
+"""Which trials are worth more documents. A policy decides, the controller acts."""

@@ -1,0 +1,37 @@
+"""The rungs of a study: how many documents a trial is scored on before it is decided whether it goes on."""
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.rungs import rung_sizes, rung_totals
+from search.study import Prune
+
+LEAST_FIRST = 40  # documents: fewer tell only very different candidates apart
+LEAST_OF_TASK = 4
+FACTOR = 2.0
+WORTH_A_RACE = 3.0  # times the first rung: a study with fewer documents saves next to nothing by racing
+
+
+def plan_rungs(policy: Prune, documents: int, tasks: int) -> tuple[int, ...]:
+    """How many documents of all raced tasks together each rung has, ascending; the last has all.
+
+    Args:
+        documents: all search documents of those tasks.
+        tasks: how many tasks are raced on.
+    """
+    first = max(LEAST_FIRST, LEAST_OF_TASK * tasks)
+    if policy == "off" or documents < WORTH_A_RACE * first:
+        return (documents,)
+    return (first, documents) if policy == "one_shot" else rung_totals(documents, first, FACTOR)
+
+
+def plan_sizes(counts: Mapping[str, int], raced: Sequence[str], totals: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """How many documents of each task each rung has.
+
+    Args:
+        counts: search documents of every task.
+        raced: the tasks that decide a race; the others are scored on the last rung only.
+        totals: as `plan_rungs` gives them for the raced tasks.
+    """
+    sizes = rung_sizes({task: counts[task] for task in raced}, totals)
+    below = (0,) * (len(totals) - 1)
+    return {task: sizes.get(task, (*below, count)) for task, count in counts.items()}
