@@ -4,14 +4,16 @@ import json
 import os
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from api.describe import describe
 from db.records import Evaluation, Study, Trial
 from db.store import Store
-from evaluation.result import Scored
-from search.verdict import Verdict
+from evaluation.result import Scored, TaskScore
+from evaluation.spec import PROXY
+from search.verdict import Finalist, Verdict
 
 
 def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path | None) -> str:
@@ -21,7 +23,9 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
         to: where the export will lie; the card names other places relative to it. None: nobody knows (it will be
             downloaded), and they are named in full.
     """
-    recipe = evaluation.recipe
+    recipe, outcome = evaluation.recipe, evaluation.outcome
+    assert isinstance(outcome, Scored), "a complete trial was scored"
+    verdict = Verdict.model_validate(study.verdict) if study.verdict else None
     lines = [
         "---",
         "library_name: transformers",
@@ -36,7 +40,7 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
         "",
         f"It is trial {trial.number} ({trial.origin}) of {len(store.trials.all(study.id))}.",
         "",
-        *_score_lines(study, trial, evaluation),
+        *score_lines(verdict, trial.number, outcome.scores),
         "",
         *check_lines(study, to),
         "",
@@ -44,28 +48,64 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
     return "\n".join(lines)
 
 
-def _score_lines(study: Study, trial: Trial, evaluation: Evaluation) -> list[str]:
-    verdict = Verdict.model_validate(study.verdict) if study.verdict else None
-    outcome = evaluation.outcome
-    assert isinstance(outcome, Scored), "a complete trial was scored"
-    finalist = next((f for f in verdict.finalists if f.trial == trial.number), None) if verdict else None
-    if finalist is None:
-        rows = [f"| {s.task} | {s.metric} | {s.value:.4f} |" for s in outcome.scores]
+def score_lines(verdict: Verdict | None, trial: int, scores: Sequence[TaskScore]) -> list[str]:
+    """The section on a trial's scores: with the holdout where it was compared there, and how far to believe them.
+
+    Args:
+        trial: its number.
+        scores: what it has on the search documents.
+    """
+    finalist = next((f for f in verdict.finalists if f.trial == trial), None) if verdict else None
+    if finalist is None or verdict is None:
+        rows = [f"| {s.task} | {s.metric} | {s.value:.4f}{_error(s.stderr)} |" for s in scores if s.task != PROXY]
         return ["## Scores", "| task | metric | search documents |", "|---|---|---|", *rows]
     rows = [
-        f"| {task} | {pair.metric} | {pair.search:.4f} | {pair.holdout:.4f} |" for task, pair in finalist.tasks.items()
+        f"| {task} | {pair.metric} | {pair.search:.4f}{_error(pair.search_stderr)} "
+        f"| {pair.holdout:.4f}{_error(pair.holdout_stderr)} |"
+        for task, pair in finalist.tasks.items()
     ]
     total = f"| **objective** | | {finalist.search:.4f} | {finalist.holdout:.4f} ({finalist.low:.4f} – "
-    header = ["## Scores", "| task | metric | search documents | holdout (95% interval) |", "|---|---|---|---|"]
-    return [*header, *rows, f"{total}{finalist.high:.4f}) |"]
+    header = [
+        "## Scores",
+        "| task | metric | search documents (± standard error) | holdout (± standard error; 95% interval) |",
+        "|---|---|---|---|",
+    ]
+    return [*header, *rows, f"{total}{finalist.high:.4f}) |", "", *_belief(finalist, verdict)]
+
+
+def _error(stderr: float | None) -> str:
+    return "" if stderr is None else f" ± {stderr:.4f}"
+
+
+def _belief(finalist: Finalist, verdict: Verdict) -> list[str]:
+    """What a reader of the table must know to believe it: which column picked this merge, and how the other fared."""
+    won, lost = finalist.trial == verdict.winner, finalist.search - finalist.holdout
+    said = f"On the holdout the objective is {abs(lost):.4f} {'lower' if lost > 0 else 'higher'}"
+    if won:
+        said = f"The search documents picked this merge of {verdict.trials} trials; the holdout did not. {said}"
+    if won and verdict.optimism is not None:
+        least = "at least " if verdict.pruned else ""
+        said += f" (expected of the best of {verdict.candidates}: {least}{verdict.optimism:.4f} lower)"
+    reads = verdict.holdout_reads
+    once = "read once" if reads == 1 else f"read {reads} times, each time after more trials: it is no longer unseen"
+    lines = [f"{said}. The holdout was {once}."]
+    if verdict.measured_as is not None:
+        lines.append(f"The objective in the table is {verdict.measured_as}; the study picked by {verdict.objective}.")
+    if won:
+        lines += [f"Constraint `{k.constraint}`: {k.said}." for k in verdict.constraints]
+    return lines
 
 
 def check_lines(study: Study, to: Path | None) -> list[str]:
     """The stock commands that print the scores; one for the tasks that can share one."""
     together: dict[tuple[bool, int | None], list[str]] = defaultdict(list)
     for task in study.spec["evaluation"]["tasks"]:
+        if task.get("kind", "lm_eval") != "lm_eval":
+            continue  # stock lm-eval does not know the other kinds
         few_shot = study.setup["shots"][task["name"]] > 0
         together[few_shot, task["num_fewshot"]].append(task["name"])
+    if not together:
+        return []
     lines = ["## Check the scores", "Run in this folder, with stock lm-eval:", ""]
     for (few_shot, override), names in together.items():
         lines += ["```", _command(study.spec["evaluation"], names, override, few_shot, to), "```"]
@@ -86,6 +126,8 @@ def _command(spec: dict[str, Any], tasks: list[str], shots: int | None, few_shot
         words.append(f"--include_path {shlex.quote(place)}")
     if shots is not None:
         words.append(f"--num_fewshot {shots}")
+    if spec.get("chat_template"):  # studies of an earlier version do not say
+        words.append(f"--apply_chat_template --fewshot_as_multiturn {str(spec['fewshot_as_multiturn']).lower()}")
     words.append("--log_samples --output_path check" if few_shot else "--samples samples_holdout.json")
     words.append(f"--batch_size {spec['batch_size']}")
     return " ".join(words)

@@ -144,10 +144,13 @@ def _database(home: Path) -> Iterator[Finding]:
 def _study(path: Path) -> Iterator[Finding]:
     from api.embedded import Fingerprinted, prepare
     from evaluation.quiet import quiet_libraries
+    from evaluation.vllm.installed import require_backend
     from search.study import load_study
 
     quiet_libraries()
-    prepared = prepare(load_study(path), Fingerprinted(None))
+    spec = load_study(path)
+    require_backend(spec.evaluation)
+    prepared = prepare(spec, Fingerprinted(None))
     sizes = ", ".join(
         f"{task.name} {len(prepared.suite.documents(task.name, 'search'))}"
         f"+{len(prepared.suite.documents(task.name, 'holdout'))}"

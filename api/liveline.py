@@ -8,7 +8,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-PHASES = {"holdout": "scoring the finalists on the holdout", "judging": "comparing the finalists"}
+PHASES = {
+    "rescoring": "scoring in full who could still win",
+    "holdout": "scoring the finalists on the holdout",
+    "judging": "comparing the finalists",
+}
 
 
 class LiveLine:

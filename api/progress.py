@@ -12,6 +12,7 @@ from api.liveline import PHASES, LiveLine
 from db.records import Trial
 from db.store import Store
 from search.controller import Told
+from search.judge import violation
 
 
 class RunProgress:
@@ -63,7 +64,7 @@ class RunProgress:
         """Whether the trial is the best so far; if so it is remembered."""
         if trial.value is None or trial.evaluation_id is None:
             return False
-        if self._best is not None and self._best.value is not None and trial.value <= self._best.value:
+        if self._best is not None and _rank(trial) <= _rank(self._best):
             return False
         self._best = trial
         self._best_recipe = describe(self._store.evaluations.recipe(trial.evaluation_id))
@@ -75,6 +76,11 @@ class RunProgress:
 
     def _told_line(self, trial: Trial, better: bool) -> str:
         value = f"{trial.value:.4f}" if trial.value is not None else f"{trial.state}: {trial.why}"
+        if trial.state == "pruned" and trial.steps and trial.estimate is not None:
+            after = f"after {n} documents" if (n := trial.steps[-1].documents) else "by the proxy"
+            value = f"about {trial.estimate:.4f}, stopped {after}"
+        elif violation(trial):
+            value = f"{value}, beyond the constraints"
         tail = f"  best so far: {self._best_recipe}" if better else ""
         return f"{self._done}/{self._total}  trial {trial.number}  {trial.origin}  {value}{tail}"
 
@@ -96,3 +102,8 @@ class RunProgress:
             return None
         each = (time.monotonic() - self._first[0]) / (self._done - self._first[1])
         return each * (self._total - self._done)
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    """Larger is better: one that meets the constraints before any that does not."""
+    return -violation(trial), trial.value or 0.0

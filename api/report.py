@@ -7,27 +7,43 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from api.conclusion import p_value
 from api.methods_page import allowed, experts, needs, shown, weights
 from db.records import Trial
 from merging.catalog import CATALOG, Method, Parameter
-from search.starts import UNIFORM
-from search.verdict import Finalist, Verdict
+from search.verdict import Finalist, TaskPair, Verdict
 
 
 def verdict_table(verdict: Verdict) -> Table:
-    """Each finalist: search score, holdout score with interval, and how the winner compares."""
-    counts = verdict.documents
-    table = Table(
-        title=f"Verdict: {verdict.objective} of the tasks, {verdict.trials} trials",
-        caption=f"search score on {counts['search']} documents; holdout score on {counts['holdout']} that no search "
-        "decision read; p: paired permutation test on the holdout, winner against this row",
+    """Each finalist: search score, holdout score with interval, what it shrank by, and how the winner compares."""
+    counts, reads = verdict.documents, verdict.holdout_reads
+    unseen = "that no search decision read" if reads == 1 else f"kept aside, read {reads} times"
+    caption = (
+        f"search score on {counts['search']} documents; holdout score on {counts['holdout']} {unseen}; "
+        f"p: {verdict.test} on the holdout, winner against this row"
     )
+    if verdict.measured_as is not None:
+        caption += f"; all of {verdict.measured_as}, {verdict.objective} being a comparison of trials"
+    table = Table(title=f"Verdict: {_OBJECTIVES.get(verdict.objective, verdict.objective)}, {verdict.trials} trials")
+    table.caption = caption
     table.add_column("candidate")
-    for name in ("search", "holdout", "95% interval", "winner is ahead by", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("search", "holdout", "shrinkage", "95% interval", "winner is ahead by", "p"):
+        # on a narrow screen intervals go on two lines, and no number is cut
+        table.add_column(name, justify="right", no_wrap="interval" not in name and "ahead" not in name)
     for finalist in verdict.finalists:
         table.add_row(*_verdict_row(finalist, verdict), style="bold" if finalist.trial == verdict.winner else "")
     return table
+
+
+_OBJECTIVES = {
+    "mean": "mean of the tasks",
+    "worst": "worst of the tasks",
+    "normalized_mean": "mean of the tasks, 0 the base and 1 its best expert",
+    "borda": "mean rank over the tasks",
+    "borda_documents": "mean rank over the tasks, ranked by document",
+    "kemeny": "order nearest to those of the tasks",
+    "pareto": "knee of the front over the tasks",
+}
 
 
 def _verdict_row(finalist: Finalist, verdict: Verdict) -> list[str]:
@@ -41,61 +57,29 @@ def _verdict_row(finalist: Finalist, verdict: Verdict) -> list[str]:
         label,
         f"{finalist.search:.4f}",
         f"{finalist.holdout:.4f}",
+        f"{finalist.search - finalist.holdout:+.4f}",
         f"{finalist.low:.4f} – {finalist.high:.4f}",
         "" if against is None else f"{against.difference:+.4f} ({against.low:+.4f} – {against.high:+.4f})",
         "" if against is None else p_value(against.p_value),
     ]
 
 
-SIGNIFICANT = 0.05
-
-
-def conclusion(verdict: Verdict) -> str:
-    """What the verdict says, in sentences: whether the search was worth it, and by how much its score flattered."""
-    winner = verdict.of(verdict.winner)
-    sentences = []
-    rivals = [f for f in verdict.finalists if f.trial == verdict.best_expert or f.label == UNIFORM]
-    for rival in rivals:
-        name = "the uniform soup" if rival.label == UNIFORM else f"the best expert ({rival.label.partition(':')[2]})"
-        against = rival.winner_minus_this
-        if against is None:
-            sentences.append(f"No recipe tried scored better on the search documents than {name}.")
-        elif against.p_value < SIGNIFICANT and against.difference > 0:
-            sentences.append(f"The winner beats {name} by {against.difference:.3f} ({p_text(against.p_value)}).")
-        elif against.p_value < SIGNIFICANT:
-            worse = f"is worse than {name} by {-against.difference:.3f} ({p_text(against.p_value)})"
-            sentences.append(f"On the holdout the winner {worse}: use that one.")
-        else:
-            sentences.append(f"The holdout does not show that the winner beats {name} ({p_text(against.p_value)}).")
-    shrinkage = winner.search - winner.holdout
-    sentences.append(f"Its score is {abs(shrinkage):.3f} {'lower' if shrinkage > 0 else 'higher'} on the holdout.")
-    sentences += [f"Not compared: {who} ({why})." for who, why in verdict.missing.items()]
-    if verdict.exhausted:
-        sentences.append(f"The search ended after {verdict.trials} trials: it had nothing left to try.")
-    return " ".join(sentences)
-
-
-def p_text(p: float) -> str:
-    """`p < 0.001`, `p = 0.030`."""
-    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
-
-
 def tasks_table(verdict: Verdict) -> Table:
-    """Each finalist's score in each task, on the holdout."""
-    table = Table(title="Holdout score by task")
+    """Each finalist's score in each task on the holdout, with its standard error where lm-eval gives one."""
+    table = Table(title="Holdout score by task (± standard error)")
     table.add_column("candidate")
     tasks = verdict.finalists[0].tasks
     for name, pair in tasks.items():
         table.add_column(f"{name}\n{pair.metric}", justify="right")
     for finalist in verdict.finalists:
         label = "winner" if finalist.trial == verdict.winner else finalist.label
-        table.add_row(label, *(f"{finalist.tasks[name].holdout:.4f}" for name in tasks))
+        table.add_row(label, *(_with_error(finalist.tasks[name]) for name in tasks))
     return table
 
 
-def p_value(p: float) -> str:
-    """A p-value as it is written; the permutation test gives none below 1/(draws+1)."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _with_error(pair: TaskPair) -> str:
+    error = "" if pair.holdout_stderr is None else f" ± {pair.holdout_stderr:.4f}"
+    return f"{pair.holdout:.4f}{error}"
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
@@ -104,11 +88,17 @@ def trials_table(trials: Sequence[Trial]) -> Table:
     for name in ("trial", "origin", "state", "score", "seconds", "reason"):
         table.add_column(name, justify="right" if name in ("trial", "score", "seconds") else "left")
     for trial in trials:
-        value = "" if trial.value is None else f"{trial.value:.4f}"
         seconds = "" if trial.told_at is None else f"{trial.told_at - trial.created_at:.1f}"
         # reasons and names are other people's text: never markup
-        table.add_row(str(trial.number), Text(trial.origin), trial.state, value, seconds, Text(trial.why or ""))
+        table.add_row(str(trial.number), Text(trial.origin), trial.state, _score(trial), seconds, Text(trial.why or ""))
     return table
+
+
+def _score(trial: Trial) -> str:
+    """The value; of a trial that was stopped early what it is estimated at."""
+    if trial.value is not None:
+        return f"{trial.value:.4f}"
+    return "" if trial.estimate is None else f"≈ {trial.estimate:.4f}"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from api.conclusion import conclusion
 from api.embedded import Fingerprinted, prepare, run_study
 from api.output import print_json, screen
 from api.places import require_writable
 from api.progress import RunProgress
-from api.report import conclusion, tasks_table, verdict_table
+from api.report import tasks_table, verdict_table
 from api.winner import export_winner, is_own_export
 from db.store import Store, find_home, open_home
+from evaluation.evaluators.endpoint import require_keys
 from evaluation.quiet import quiet_libraries
+from evaluation.vllm.installed import require_backend
 from merging.errors import InvalidInput, OutputError
 from search.study import StudySpec, load_study
 from search.verdict import Verdict
@@ -30,6 +33,8 @@ def run_file(
     console = Console(stderr=True)
     spec = load_study(path)
     require_devices(devices)
+    require_backend(spec.evaluation)
+    require_keys(spec.evaluation)
     home = home.absolute()
     place = (to.absolute() if to else home / "exports" / spec.name) if export else None
     require_writable("home", home, "choose another folder with --home")

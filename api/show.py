@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from api.conclusion import conclusion
 from api.locks import is_being_run
 from api.output import print_json, screen
-from api.report import StudyLine, conclusion, studies_table, tasks_table, trials_table, verdict_table
+from api.report import StudyLine, studies_table, tasks_table, trials_table, verdict_table
 from db.records import Study, Trial
 from db.store import Store, find_home
 from evaluation.result import Scored

@@ -88,7 +88,7 @@ def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to
     files = {"README.md": model_card(store, study, trial, evaluation, to).encode()}
     documents = store.studies.documents(study.id)
     for part in ("search", "holdout"):
-        samples = {task: list(ids) for (task, of), ids in documents.items() if of == part}
+        samples = {task: sorted(given.ids) for (task, of), given in documents.items() if of == part}
         files[f"samples_{part}.json"] = json.dumps(samples).encode()
     if study.verdict is not None:
         files["verdict.json"] = json.dumps(study.verdict, indent=2).encode()

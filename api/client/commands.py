@@ -154,7 +154,8 @@ def _running(study: Found) -> str:
 
 
 def _print_verdict(content: dict[str, Any]) -> None:
-    from api.report import conclusion, tasks_table, verdict_table
+    from api.conclusion import conclusion
+    from api.report import tasks_table, verdict_table
     from search.verdict import Verdict
 
     verdict = Verdict.model_validate(content)

@@ -86,6 +86,7 @@ def _sums(counts: Counts) -> Iterator[Metric]:
         "build_seconds": ("seconds spent on building candidates", counts.build_seconds),
         "score_seconds": ("seconds spent on scoring candidates", counts.score_seconds),
         "tokens": ("tokens spent on scoring", counts.tokens),
+        "documents_reused": ("documents not scored, for their items were known already", counts.reused),
         "lease_expiries": ("leases that ran out: their workers died or hung", counts.counters.get("lease_expiries", 0)),
         "asks": ("trials that were proposed", counts.counters.get("asks", 0)),
         "ask_seconds": ("seconds spent on proposing them", counts.counters.get("ask_seconds", 0)),

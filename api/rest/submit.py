@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.rest.bodies import Body, Unreadable, content
 from api.rest.confine import confined
 from api.rest.parts import Parts
+from api.rest.permit import require_permitted
 from api.rest.problems import Refused
 from db.jobs import Idempotency
 from db.records import ApiKey, Job
@@ -36,6 +37,7 @@ def begin_submission(service: Parts, key: ApiKey, body: Body, named: str | None)
     if earlier:
         return earlier
     spec = confined(parse_study(asked), service.settings.roots)
+    require_permitted(spec, service.settings.judge_hosts)
     if service.store.studies.find(spec.name) is not None:
         raise NameTaken(spec.name)
     if not service.store.processes.alive("controller"):

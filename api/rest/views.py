@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from api.rest.problems import Problem
 
 StudyState = Literal["running", "paused", "cancelled", "finished", "failed"]
-TrialState = Literal["open", "complete", "infeasible", "failed", "cancelled"]
+TrialState = Literal["open", "complete", "pruned", "infeasible", "failed", "cancelled"]
 JobState = Literal["queued", "leased", "done", "failed"]
 Item = TypeVar("Item")
 
@@ -25,13 +25,14 @@ class TrialCounts(BaseModel):
 
     open: int = 0
     complete: int = 0
+    pruned: int = 0
     infeasible: int = 0
     failed: int = 0
     cancelled: int = 0
 
 
 class BestTrial(BaseModel):
-    """The complete trial with the highest value on the search documents."""
+    """The complete trial with the highest value on the search documents, of those that meet the constraints best."""
 
     number: int
     value: float
@@ -44,7 +45,7 @@ class StudySummary(BaseModel):
     name: str
     state: StudyState
     why: str | None
-    phase: str | None = Field(description="of a running study: searching, holdout or judging")
+    phase: str | None = Field(description="of a running study: searching, rescoring, holdout or judging")
     trials: TrialCounts
     trials_asked: int
     best: BestTrial | None
@@ -66,6 +67,7 @@ class RunningEvaluation(BaseModel):
     evaluation: int
     trial: int | None
     part: Literal["search", "holdout"]
+    rung: int = Field(description="which share of the documents, the smallest is 0")
     worker: str | None
     attempt: int
     progress: EvaluationProgress | None = Field(description="null until the first documents are scored")
@@ -96,6 +98,14 @@ class StudyDetail(StudySummary):
     running: list[RunningEvaluation]
 
 
+class TrialStep(BaseModel):
+    """What a trial was worth on one rung, a share of the documents."""
+
+    rung: int
+    documents: int
+    value: float
+
+
 class TrialSummary(BaseModel):
     """A trial in short. `why` says why it has no value."""
 
@@ -104,6 +114,10 @@ class TrialSummary(BaseModel):
     state: TrialState
     value: float | None
     why: str | None
+    rung: int = Field(description="how far it came: the last share of the documents on which it was scored")
+    steps: list[TrialStep] = Field(description="its value on each rung that decided whether it goes on")
+    estimate: float | None = Field(description="of a pruned trial: its value over all documents, as far as is known")
+    constraints: list[float] | None = Field(description="how far beyond each of the study's constraints; 0 is met")
     params: dict[str, Any] | None = Field(description="its point in the search space")
     created_at: datetime
     told_at: datetime | None
@@ -124,6 +138,7 @@ class TrialDetail(TrialSummary):
     recipe: dict[str, Any] | None
     recipe_digest: str | None
     scores: dict[str, TaskResult] | None = Field(description="by task, once scored")
+    documents_reused: int | None = Field(description="documents not scored, for their items were known already")
     tokens: int | None
     build_seconds: float | None
     score_seconds: float | None

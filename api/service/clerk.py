@@ -108,7 +108,7 @@ class Clerk:
         return True
 
     def _check(self, lease: JobLease) -> dict[str, Any]:
-        from api.embedded import document_parts, prepare
+        from api.embedded import prepare
         from search.study import parse_study
 
         spec = parse_study(lease.job.content["spec"])
@@ -119,9 +119,7 @@ class Clerk:
             raise NameTaken(spec.name)
         prepared = prepare(spec, self._store.fingerprints)
         setup = prepared.setup | {"submission": lease.job.id}
-        self._store.studies.create(
-            spec.name, spec.to_json(), spec.frozen_digest(), setup, document_parts(prepared.suite)
-        )
+        self._store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, prepared.documents)
         return {"study": spec.name}
 
     def _judge(self, lease: JobLease) -> dict[str, Any]:
@@ -134,7 +132,7 @@ class Clerk:
         study = self._store.studies.by_id(lease.job.study_id)
         spec = StudySpec.model_validate(study.spec)
         suite = load_suite(spec)
-        if suite.digest != study.setup["suite_digest"]:
+        if not suite.is_of(study.setup):
             raise Conflict(f"the tasks of study {study.name!r} have changed since it began; put them back")
         trials = self._store.trials.all(study.id)
         found = find_finalists(self._store, study, trials, tuple(e.name for e in spec.models.experts))

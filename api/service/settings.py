@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ _SCHEMES = {  # of what follows a `+`, the driver, SQLAlchemy will tell
     "database_url": (("postgresql", "sqlite"), "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"),
     "redis_url": (("redis", "rediss"), "redis://:PASSWORD@HOST:6379/0"),
 }
+_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 EXAMPLE_PASSWORD = "change-me"  # what stands in .env.example; refused where others could reach it
 
 
@@ -26,6 +28,8 @@ class ServiceSettings(BaseSettings):
         database_url: of PostgreSQL.
         redis_url: of Celery's broker.
         roots: folders below which studies may name models and task folders (separated as PATH is).
+        judge_hosts: whom studies may name as judges: `host` or `host:port` (without a port: the scheme's own),
+            separated by commas.
         exports: the folder that exports are written to; `serve` and `controller` share it.
         host, port: where `serve` listens.
         max_body_bytes, requests_per_minute: what one request may hold, and how many one key may send.
@@ -42,6 +46,7 @@ class ServiceSettings(BaseSettings):
     database_url: str = Field(min_length=1)
     redis_url: str = "redis://127.0.0.1:6379/0"
     roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    judge_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     exports: Path = Path("mergesearch-exports")
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, lt=65536)] = 8000
@@ -58,6 +63,19 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("judge_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        hosts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(hosts, list | tuple):
+            return value
+        found = tuple(str(host).strip().lower() for host in hosts if str(host).strip())
+        for host in found:
+            # an address or a port that cannot be raises ValueError by itself
+            if not _HOST.fullmatch(host) or urlsplit(f"//{host}").port == 0:
+                raise ValueError(f"{host!r} is no host or host:port")
+        return found
 
     @property
     def is_loopback(self) -> bool:

@@ -1,15 +1,18 @@
 """What people read: the verdict's conclusion says what the holdout supports and no more; recipes in a few words."""
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+from api.conclusion import conclusion, p_value
 from api.describe import describe, duration
-from api.report import conclusion, p_value, trials_table
+from api.report import tasks_table, trials_table, verdict_table
 from db.records import Trial
 from merging.recipe import GroupMerge, Recipe
-from search.verdict import Against, Finalist, Verdict
+from search.verdict import Against, Finalist, FrontPoint, Kept, ProxyTrust, TaskPair, Verdict
 
 
 def finalist(label: str, trial: int, search: float, holdout: float, against: Against | None) -> Finalist:
@@ -61,11 +64,144 @@ def test_a_winner_that_is_behind_significantly_is_not_called_better() -> None:
     assert "is worse than the best expert (add) by 0.200 (p = 0.001): use that one" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "advice"),
+    [
+        ({"constraints": (Kept(constraint="t", search=-1.0),)}, "use that one if it meets your constraints."),
+        ({"measured_as": "the weighted mean", "objective": "borda"}, None),
+    ],
+)
+def test_who_is_ahead_on_the_holdout_is_advised_only_where_that_is_what_was_asked_for(
+    more: dict[str, Any], advice: str | None
+) -> None:
+    behind = finalist("expert:add", 0, 0.3, 0.8, against(-0.2, 0.001))
+    said = conclusion(verdict(7, behind, finalist("tpe", 7, 0.75, 0.6, None)).model_copy(update=more))
+    assert "is worse than the best expert (add) by 0.200" in said
+    assert advice in said if advice else "use that one" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({}, "No recipe tried scored better on the search documents than the best expert (add)."),
+        ({"pruned": 3}, "No recipe scored in full scored better"),
+        ({"missing": {"trial 4 (tpe)": "NaN"}}, "No recipe tried that could be compared scored better"),
+        ({"constraints": (Kept(constraint="t", search=-1.0),)}, "No recipe tried that meets the constraints scored"),
+        ({"constraints": (Kept(constraint="t", search=0.1),)}, "compared came nearer to meeting the constraints than"),
+        ({"measured_as": "the weighted mean", "objective": "borda"}, "No recipe tried ranked higher by borda on"),
+    ],
+)
+def test_a_baseline_that_won_is_said_to_be_the_best_of_those_that_were_in_question(
+    more: dict[str, Any], sentence: str
+) -> None:
+    won = verdict(0, finalist("expert:add", 0, 0.3, 0.3, None))
+    assert sentence in conclusion(won.model_copy(update=more))
+
+
+def test_a_winner_that_is_not_the_knee_is_not_called_so() -> None:
+    front = tuple(FrontPoint(trial=n, label="tpe", tasks={}) for n in (2, 7, 9))
+    said = conclusion(verdict(7, *BOTH).model_copy(update={"front": front}))
+    assert "It is no knee, but on a front of 3; the others are trials 2, 9." in said
+    assert "front" not in conclusion(verdict(7, *BOTH).model_copy(update={"front": front[::2]}))
+
+
+def test_a_holdout_that_was_read_again_is_not_called_unread() -> None:
+    said = shown(verdict_table(verdict(7, *BOTH).model_copy(update={"holdout_reads": 3})))
+    assert "no search decision read" not in said and "kept aside, read 3 times" in said
+
+
 def test_who_is_missing_and_a_search_that_ended_early_are_said() -> None:
     ended = verdict(0, finalist("expert:add", 0, 0.3, 0.3, None))
     ended = ended.model_copy(update={"missing": {"expert:rev": "disk full"}, "exhausted": True})
     assert "Not compared: expert:rev (disk full)." in conclusion(ended)
     assert "ended after 10 trials" in conclusion(ended)
+
+
+def shown(table: Table, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    return " ".join(console.export_text().split())
+
+
+BOTH = (finalist("expert:add", 0, 0.3, 0.32, against(0.4, 0.0001)), finalist("tpe", 7, 0.75, 0.7, None))
+
+
+def test_the_table_shows_what_each_score_shrank_by() -> None:
+    said = shown(verdict_table(verdict(7, *BOTH)))
+    assert "│ 0.7500 │ 0.7000 │ +0.0500 │" in said and "│ 0.3000 │ 0.3200 │ -0.0200 │" in said
+    assert "p: paired permutation test on the holdout" in said
+
+
+def test_on_a_narrow_screen_no_number_of_the_verdict_is_cut() -> None:
+    said = shown(verdict_table(verdict(7, *BOTH)), width=80)
+    for number in ("0.7500", "0.7000", "+0.0500", "0.6000", "0.8000", "+0.4000", "(+0.3000", "+0.5000)", "< 0.001"):
+        assert f" {number} " in said
+
+
+def test_standard_errors_stand_beside_the_tasks_that_have_them() -> None:
+    pairs = {
+        "t": TaskPair(metric="acc", search=0.5, search_stderr=0.1, holdout=0.4, holdout_stderr=0.0123),
+        "u": TaskPair(metric="f1", search=0.5, search_stderr=None, holdout=0.3, holdout_stderr=None),
+    }
+    said = shown(tasks_table(verdict(7, BOTH[1].model_copy(update={"tasks": pairs}))))
+    assert "│ winner │ 0.4000 ± 0.0123 │ 0.3000 │" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (
+            {"optimism": 0.0311, "candidates": 60},
+            "0.050 lower on the holdout; picking the best of 60 was expected to flatter it by 0.031.",
+        ),
+        (
+            {"optimism": 0.0311, "candidates": 6, "pruned": 54},
+            "picking the best of 6 scored in full was expected to flatter it by at least 0.031.",
+        ),
+        ({"holdout_reads": 2}, "The holdout was read 2 times, each time after more trials"),
+        ({"holdout_reads": 2}, "its holdout score is no longer unseen"),
+        (
+            {"measured_as": "the weighted mean of the tasks", "objective": "borda"},
+            "The winner is best by borda; scores, intervals and p are of the weighted mean of the tasks.",
+        ),
+        (
+            {"pruned": 31, "documents_scored": 2_100, "documents_full": 10_000},
+            "31 trials were stopped early: 21% of the documents of full scoring were scored.",
+        ),
+        (
+            {"proxy": ProxyTrust(kind="entropy", correlation=0.314, trials=12)},
+            "The rank correlation of the proxy (entropy) with the score is 0.31, over 12 trials.",
+        ),
+        ({"proxy": ProxyTrust(kind="entropy", correlation=None, trials=1)}, "is not known, over 1 trials."),
+        (
+            {"front": tuple(FrontPoint(trial=n, label="tpe", tasks={}) for n in (7, 2, 9))},
+            "It is the knee of a front of 3; the others are trials 2, 9.",
+        ),
+        (
+            {"constraints": (Kept(constraint="t at least 0.5", search=-0.1, holdout=0.02),)},
+            "On the holdout it misses `t at least 0.5` by 0.020. It meets its constraints on the search documents.",
+        ),
+        (
+            {"constraints": (Kept(constraint="a", search=0.1), Kept(constraint="b", search=-1))},
+            "Nothing that was compared meets all constraints: the winner misses `a` by 0.100.",
+        ),
+    ],
+)
+def test_what_must_be_known_to_believe_it_is_said(more: dict[str, Any], sentence: str) -> None:
+    found = verdict(7, *BOTH)
+    assert sentence not in conclusion(found)
+    assert sentence in conclusion(found.model_copy(update=more))
+
+
+def test_an_ordinary_verdict_says_nothing_of_what_did_not_happen() -> None:
+    said = conclusion(verdict(7, *BOTH))
+    for word in ("read", "proxy", "constraint", "stopped", "front", "best by"):
+        assert word not in said
+
+
+def test_a_trial_that_was_stopped_shows_its_estimate() -> None:
+    stopped = Trial(3, "tpe", None, 3, "pruned", None, "worse", 1, 0.0, 1.0, estimate=0.4321)
+    assert "│ pruned │ ≈ 0.4321 │" in shown(trials_table([stopped]))
 
 
 def test_other_peoples_text_is_no_markup() -> None:

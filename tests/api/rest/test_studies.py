@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from db.records import Step
 from evaluation.result import Failed
 from merging.catalog import CATALOG
 from tests.api.rest.conftest import VERDICT, Site, a_study, assert_problem, finished, open_trial, told_trial
@@ -28,7 +29,8 @@ def test_a_finished_study_is_shown(any_site: Site) -> None:
     study = finished(any_site.store)
     shown = any_site.get("/v1/studies/test").json()
     assert shown["state"] == "finished" and shown["finished_at"] > shown["created_at"]
-    assert shown["trials"] == {"open": 0, "complete": 2, "infeasible": 1, "failed": 0, "cancelled": 0}
+    counts = {"open": 0, "complete": 2, "pruned": 0, "infeasible": 1, "failed": 0, "cancelled": 0}
+    assert shown["trials"] == counts
     assert shown["best"] == {"number": 1, "value": 0.75, "origin": "random"}
     assert shown["spec"] == study.spec and shown["workers"] == shown["running"] == []
 
@@ -47,7 +49,7 @@ def test_a_running_study_shows_workers_and_progress(any_site: Site) -> None:
     assert store.evaluations.progress(lease, 3, 8, 1234.5)
     shown = any_site.get("/v1/studies/test").json()
     assert shown["phase"] == "searching" and [w["name"] for w in shown["workers"]] == ["w1"]
-    running = {"evaluation": lease.evaluation_id, "trial": 0, "part": "search", "worker": "w1", "attempt": 1}
+    running = {"evaluation": lease.evaluation_id, "trial": 0, "part": "search", "rung": 0, "worker": "w1", "attempt": 1}
     progress = {"documents_done": 3, "documents_total": 8, "tokens_per_second": 1234.5}
     assert before == [running | {"progress": None}] and shown["running"] == [running | {"progress": progress}]
     trial = any_site.get("/v1/studies/test/trials/0").json()
@@ -118,13 +120,28 @@ def test_a_trial_is_shown_with_recipe_and_scores(any_site: Site) -> None:
     assert_problem(any_site.get("/v1/studies/test/trials/3"), 404, "not-found", "no trial 3; it has 3")
 
 
+def test_a_pruned_trial_is_shown_with_its_way(any_site: Site) -> None:
+    study = a_study(any_site.store)
+    open_trial(any_site.store, study, 0)
+    lead = leading(any_site.store, study.id)
+    any_site.store.trials.promote(lead, 0, 1, Step(0, 4, 0.5))
+    step = Step(1, 8, 0.25)
+    any_site.store.trials.tell(lead, 0, "pruned", None, "behind", estimate=0.3, constraints=(0.0,), step=step)
+    shown = any_site.get("/v1/studies/test/trials/0").json()
+    assert (shown["state"], shown["value"], shown["why"], shown["rung"]) == ("pruned", None, "behind", 1)
+    assert shown["steps"] == [{"rung": 0, "documents": 4, "value": 0.5}, {"rung": 1, "documents": 8, "value": 0.25}]
+    assert (shown["estimate"], shown["constraints"]) == (0.3, [0.0])
+    assert any_site.get("/v1/studies/test/trials?state=pruned").json()["items"][0]["number"] == 0
+    assert any_site.get("/v1/studies/test").json()["trials"]["pruned"] == 1
+
+
 def test_the_verdict_is_shown_once_there_is_one(any_site: Site) -> None:
     a_study(any_site.store, "young")
     assert_problem(any_site.get("/v1/studies/young/verdict"), 404, "not-found", "is running", "no verdict")
     assert_problem(any_site.get("/v1/studies/young/best"), 404, "not-found", "no complete trial yet")
     finished(any_site.store)
     shown = any_site.get("/v1/studies/test/verdict").json()
-    assert shown == VERDICT | {"exhausted": False, "missing": {}}
+    assert {key: shown[key] for key in VERDICT} == VERDICT and shown["exhausted"] is False and shown["missing"] == {}
 
 
 def test_a_study_is_paused_resumed_and_cancelled(any_site: Site) -> None:

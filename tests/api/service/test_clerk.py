@@ -134,7 +134,7 @@ def one_trial(store: Store, study: Study) -> None:
     documents = store.studies.documents(study.id)
     task = study.spec["evaluation"]["tasks"][0]["name"]
     one = scored(0.5).scores[0]
-    ids = documents[task, "search"]
+    ids = documents[task, "search"].at(0)
     score = one.model_copy(update={"task": task, "documents": ids, "items": (0.5,) * len(ids)})
     assert store.evaluations.finish(lease, scored(0.5).model_copy(update={"scores": (score,)}))
     store.trials.tell(lead, 0, "complete", 0.5)

@@ -31,11 +31,27 @@ def test_a_missing_database_is_named_with_an_example(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "many"), ("LEASE_SECONDS", "-1"), ("LOG_FORMAT", "xml"), ("MAX_BODY_BYTES", "3")],
+    [
+        ("PORT", "many"),
+        ("LEASE_SECONDS", "-1"),
+        ("LOG_FORMAT", "xml"),
+        ("MAX_BODY_BYTES", "3"),
+        ("JUDGE_HOSTS", "judge:99999"),
+        ("JUDGE_HOSTS", "judge:0"),
+        ("JUDGE_HOSTS", "http://judge"),
+    ],
 )
 def test_an_impossible_value_is_refused_by_its_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"MERGESEARCH_{name}", value)
     with pytest.raises(InvalidInput, match=f"MERGESEARCH_{name}: .*{value}"):
+        load_settings()
+
+
+def test_judges_may_be_named_by_host_port_or_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGESEARCH_JUDGE_HOSTS", " Judge.example, 10.0.0.5:8080,,[::1]:81")
+    assert load_settings().judge_hosts == ("judge.example", "10.0.0.5:8080", "[::1]:81")
+    monkeypatch.setenv("MERGESEARCH_JUDGE_HOSTS", "[::::]")
+    with pytest.raises(InvalidInput, match="MERGESEARCH_JUDGE_HOSTS: "):
         load_settings()
 
 
