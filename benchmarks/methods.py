@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
+from evaluation.errors import NonFiniteScore
 from evaluation.live import live_tensors, load_live
 from evaluation.result import Part
-from evaluation.scorer import NonFiniteScore, Scorer
+from evaluation.scorer import Scorer
 from evaluation.suite import Suite
 from merging.catalog import CATALOG, Method
 from merging.errors import NonFiniteCandidate
@@ -57,14 +58,14 @@ class Bench:
         self.models = ModelSet.open(zoo.base, {name: zoo.experts[name] for name in experts})
         live, tokenizer = load_live(zoo.base, "cpu", None)
         self._resident = ResidentModel(self.models, live_tensors(live, self.models.base.names))
-        self._scorer = Scorer(suite, live, tokenizer, "cpu", 64)
+        self._suite, self._scorer = suite, Scorer(suite, live, tokenizer, "cpu", 64)
         self.seconds: list[float] = []
 
     def score(self, recipe: Recipe, part: Part) -> float | None:
         """Mean over the skills, without the text's bits per byte; None for a candidate that is not finite."""
         try:
             self.seconds.append(self._resident.apply(recipe).seconds)
-            scores, _ = self._scorer.score(part)
+            scores, _ = self._scorer.score(self._suite.wanted(part))
         except (NonFiniteCandidate, NonFiniteScore):
             return None
         return statistics.fmean(score.value for score in scores if score.higher_is_better)

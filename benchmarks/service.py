@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from db.records import Study
+from db.records import DocumentSet, Study
 from db.store import Store, connect_store
 from evaluation.result import Part
 from search.space import make_space
@@ -55,9 +55,9 @@ def spec_of(name: str, strategy: str, trials: int, parallel: int, experts: int =
 def create(store: Store, spec: StudySpec, layers: int) -> Study:
     """The study's row, with the documents of one task."""
     prints = {"base": "f"} | {f"expert:{e.name}": f"f-{e.name}" for e in spec.models.experts}
-    parts: dict[tuple[str, Part], range] = {
-        ("t", "search"): range(DOCUMENTS),
-        ("t", "holdout"): range(DOCUMENTS, 2 * DOCUMENTS),
+    parts: dict[tuple[str, Part], DocumentSet] = {
+        ("t", "search"): DocumentSet.whole(range(DOCUMENTS)),
+        ("t", "holdout"): DocumentSet.whole(range(DOCUMENTS, 2 * DOCUMENTS)),
     }
     setup = {"fingerprints": prints, "layer_count": layers}
     return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, parts)
