@@ -20,7 +20,7 @@ CONTRACTS = (
     "evaluation.spec",
     "search.study",
 )
-VENDORS = {"HFLM"}  # subclasses override documented methods of these, and say nothing twice
+VENDORS = {"HFLM", "VLLM"}  # subclasses override documented methods of these, and say nothing twice
 MODULES = [
     path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if "migrations" not in path.parts
 ]

@@ -69,7 +69,7 @@ def test_killed_in_the_middle_of_scoring_and_at_each_step_of_the_end_it_is_the_s
     parts = open_service.store.studies.documents(undisturbed.id)
     victim = open_service.worker(rehearsal=False, fault="worker.scoring:4:stop")
     study = open_service.store.studies.create(
-        *("disturbed", undisturbed.spec, undisturbed.frozen_digest, undisturbed.setup, parts),  # type: ignore[arg-type]
+        *("disturbed", undisturbed.spec, undisturbed.frozen_digest, undisturbed.setup, parts),
     )
     first, *later = STEPS["the-end"]
     controllers = [open_service.controller(fault=f"controller.{first}", ready=False)]
