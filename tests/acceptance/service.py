@@ -19,7 +19,7 @@ from db.records import Study
 from db.session import is_away
 from db.store import Store, connect_store
 from tests.acceptance.command import SCRIPT
-from tests.search.factories import create, make_spec
+from tests.search.factories import create, create_race, make_spec
 from tests.server import HOST, free_port
 from workers.dispatcher import CeleryDispatcher
 
@@ -33,6 +33,7 @@ STEPS = {
     "a-round": ("leading:1", "swept:1", "replayed:1"),
     "a-proposal": ("proposed:1", "added:3", "announced:2"),
     "a-result": ("telling:2", "told:1", "told:3"),
+    "a-race": ("promoting:1", "promoted:2"),
     "the-end": ("holdout:1", "judging:1", "finishing:1", "finished:1"),
 }
 
@@ -232,6 +233,11 @@ class Service:
         """A new running study for rehearsing workers: its models and tasks are not there."""
         settings = {"strategy": "tpe", "trials": trials, "parallel": 2, "seed": 7} | search
         return create(self.store, make_spec(name=name, search=settings))
+
+    def race(self, name: str, trials: int) -> Study:
+        """A new running study whose trials race over 400 documents, for rehearsing workers."""
+        settings = {"strategy": "tpe", "trials": trials, "parallel": 2, "seed": 7, "prune": "halving"}
+        return create_race(self.store, make_spec(name=name, search=settings))
 
     def told(self, study: Study) -> int:
         """How many of its trials are told."""
