@@ -247,13 +247,13 @@ def _search(
     with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
         course = Course(search, lead, store, pool.announce, watcher.phase)
         finished = course.run(pool)
-    verdict = judge(spec, prepared.suite, store, study, finished)
+    verdict = judge(prepared.suite, store, study, finished)
     store.studies.finish(lead, verdict.model_dump(mode="json", by_alias=True))
     mirror.finish()
     mirror.close()
     return verdict
 
 
-def judge(spec: StudySpec, suite: Suite, store: Store, study: Study, finished: Finished) -> Verdict:
+def judge(suite: Suite, store: Store, study: Study, finished: Finished) -> Verdict:
     """The verdict on a study whose finalists are measured."""
     return reach_verdict(store, study, finished.finalists, suite.aggregations(), finished.trials)

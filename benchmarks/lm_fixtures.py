@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SHOTS = 4
 CONTEXT = 1024
 WORDS = 16_000
 

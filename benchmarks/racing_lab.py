@@ -150,7 +150,7 @@ def _search(prepared: Prepared, lab: Lab, store: Store) -> tuple[Verdict, tuple[
     spec = prepared.spec
     search = Search(study, spec, 1, prepared.space, prepared.starts, prepared.strategy, lambda told: None)
     finished = Course(search, lead, store, dispatcher.announce).run(dispatcher)
-    return judge(spec, prepared.suite, store, study, finished), store.trials.all(study.id)
+    return judge(prepared.suite, store, study, finished), store.trials.all(study.id)
 
 
 def _audit(lab: Lab, store: Store, trials: Sequence[Trial], winner: float, most: int, seed: int) -> Stops:

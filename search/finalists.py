@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from db.records import Evaluation, Study, Trial
 from db.store import Store
+from evaluation.constraints import BASE
 from evaluation.result import Failed, Infeasible, Scored, TaskScore
 from merging.errors import MergesearchError
 from search.judge import Judge
 from search.standings import scores_of
-from search.starts import BASE, UNIFORM, expert_origin
+from search.starts import UNIFORM, expert_origin
 from search.study import StudySpec
 
 

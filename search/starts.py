@@ -9,12 +9,12 @@ samplers learn from it; else it is a recipe only.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.constraints import BASE
 from merging.catalog import Method, Scalar
 from merging.recipe import Recipe
 from search.space import Dimension, Space
 
 UNIFORM = "uniform_soup"
-BASE = "base"
 
 
 @dataclass(frozen=True)

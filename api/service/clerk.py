@@ -137,7 +137,7 @@ class Clerk:
         trials = self._store.trials.all(study.id)
         found = find_finalists(self._store, study, trials, tuple(e.name for e in spec.models.experts))
         assert not isinstance(found, Unmeasured), "a study is judged once its finalists are measured"
-        verdict = judge(spec, suite, self._store, study, Finished(trials, found))
+        verdict = judge(suite, self._store, study, Finished(trials, found))
         return verdict.model_dump(mode="json", by_alias=True)
 
     def _export(self, lease: JobLease) -> dict[str, Any]:

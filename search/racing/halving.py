@@ -6,7 +6,8 @@ a trial that does not come near them there is not worth more documents.
 
 One of four goes on. Simulated with 60 candidates on 888 documents, that cost 23 to 25 % of full scoring, one of three
 29 to 32 %, one of two 44 to 48 %. Of candidates far apart all three found the best in each of 40 runs; of close ones
-they lost 0.4, 0.2 and 0.04 points of a hundred.
+they lost 0.4, 0.2 and 0.04 points of a hundred. A real search costs more, 36 % on the zoo (docs/benchmarks.md):
+its later trials are better than its earlier ones, and pass a bar that those have set.
 """
 
 from collections.abc import Iterable
