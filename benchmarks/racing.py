@@ -1,10 +1,10 @@
 """What stopping trials early saves on the zoo, and what it costs: real studies over several seeds.
 
     python -m benchmarks.racing [--seeds 5] [--trials 100] [--policies off,paired_test,halving,hyperband,one_shot]
-                                [--preset tiny] [--zoo FOLDER] [--jobs 2] [--audit N]
+                                [--strategy tpe] [--layers 1] [--preset tiny] [--zoo FOLDER] [--jobs 2] [--audit N]
     python -m benchmarks.racing --replay 90 --seeds 100 --folder FOLDER
 
-Studies of task arithmetic over the zoo's four skills, TPE, every policy with the same number of trials. A seed is that
+Studies of task arithmetic over the zoo's four skills, every policy with the same number of trials. A seed is that
 of the document split and of the sampler. Shown are means over the seeds with 95 % intervals by Student's t: search
 documents scored as a share of what `off` scored with the same seed; the winner's score on the holdout; the difference
 to `off`'s winner, paired by seed. Afterwards, outside the study, its stopped trials are scored in full (`--audit N`: N
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import get_args
 
 from benchmarks.evaluation import show
-from benchmarks.racing_lab import Lab, Run, interval, run_study, study_of
+from benchmarks.racing_lab import Lab, Plan, Run, interval, run_study, study_of
 from benchmarks.racing_replay import Outcome, Table, make_table, replay
 from search.study import Prune
 from zoo.make import Zoo, build
@@ -37,18 +37,18 @@ from zoo.make import Zoo, build
 POLICIES: tuple[Prune, ...] = get_args(Prune)
 
 
-def run_seed(zoo: Zoo, policies: Sequence[Prune], trials: int, audit: int, seed: int) -> list[Run]:
+def run_seed(zoo: Zoo, policies: Sequence[Prune], plan: Plan, audit: int, seed: int) -> list[Run]:
     """Every policy with one seed, in turn, in a process of its own, on one thread."""
     import torch
 
     torch.set_num_threads(1)
     _quiet()
-    return [run_study(zoo, policy, seed, trials, audit) for policy in policies]
+    return [run_study(zoo, policy, seed, plan, audit) for policy in policies]
 
 
 def replay_seed(zoo: Zoo, table: Table, policies: Sequence[Prune], seed: int) -> dict[Prune, Outcome]:
     """Every policy over one order of the candidates."""
-    return {policy: replay(table, study_of(zoo, policy, seed, table.candidates)) for policy in policies}
+    return {policy: replay(table, study_of(zoo, policy, seed, Plan(table.candidates))) for policy in policies}
 
 
 def studies_row(policy: Prune, runs: Mapping[tuple[Prune, int], Run], seeds: Sequence[int]) -> list[str]:
@@ -101,7 +101,8 @@ def spread(values: Sequence[float], form: str = "{:.3f}") -> str:
 def studies(zoo: Zoo, settings: argparse.Namespace) -> None:
     """Run the studies and print their table."""
     seeds, policies = range(settings.seeds), settings.policies
-    work = partial(run_seed, zoo, policies, settings.trials, settings.audit)
+    plan = Plan(settings.trials, settings.strategy, settings.layers)
+    work = partial(run_seed, zoo, policies, plan, settings.audit)
     runs: dict[tuple[Prune, int], Run] = {}
     with _pool(settings.jobs) as pool:
         for found in pool.map(work, seeds):
@@ -110,14 +111,15 @@ def studies(zoo: Zoo, settings: argparse.Namespace) -> None:
     columns = ["policy", "documents of off's", "search", "holdout", "minus off's", "stopped", "audited"]
     columns += ["beat incumbent", "beat winner", "by at most", "median s"]
     rows = [studies_row(policy, runs, seeds) for policy in policies]
-    show(f"{settings.seeds} seeds, {settings.trials} trials, zoo {zoo.preset}", columns, rows)
+    title = f"{settings.seeds} seeds, {plan.trials} trials of {plan.strategy}, {plan.layers} groups, zoo {zoo.preset}"
+    show(title, columns, rows)
 
 
 def replays(zoo: Zoo, settings: argparse.Namespace, folder: Path) -> None:
     """Race the candidates of a table and print what came of it."""
     from api.embedded import Fingerprinted, prepare
 
-    prepared = prepare(study_of(zoo, "off", 0, settings.replay), Fingerprinted(None))
+    prepared = prepare(study_of(zoo, "off", 0, Plan(settings.replay)), Fingerprinted(None))
     table = make_table(zoo, Lab(zoo, prepared.suite), settings.replay, folder, prepared.setup["layer_count"])
     work = partial(replay_seed, zoo, table, settings.policies)
     with _pool(settings.jobs) as pool:
@@ -145,6 +147,8 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, help="a folder with the zoo, or for it; without one it is trained anew")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--strategy", default="tpe")
+    parser.add_argument("--layers", type=int, default=1, help="ranges of layers with weights of their own")
     parser.add_argument("--policies", type=lambda text: text.split(","), default=list(POLICIES))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--audit", type=int, default=10, help="stopped trials of each study that are scored in full")

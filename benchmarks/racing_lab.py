@@ -39,14 +39,23 @@ Scores = tuple[TaskScore, ...]
 SKILLS = tuple(task for task, metric in METRICS.items() if metric != "bits_per_byte")
 
 
-def study_of(zoo: Zoo, policy: Prune, seed: int, trials: int) -> StudySpec:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the studies search: with a weight an expert for each of so many ranges of layers."""
+
+    trials: int
+    strategy: str = "tpe"
+    layers: int = 1
+
+
+def study_of(zoo: Zoo, policy: Prune, seed: int, plan: Plan) -> StudySpec:
     """A study of the zoo's skills; its seed is that of the split and of the sampler."""
     content: dict[str, Any] = {
         "schema": "mergesearch/study/v1",
         "name": f"{policy}-{seed}",
         "models": {"base": str(zoo.base), "experts": [{"path": str(p), "name": n} for n, p in zoo.experts.items()]},
-        "space": {"methods": ["task_arithmetic"]},
-        "search": {"seed": seed, "trials": trials, "parallel": 1, "prune": policy},
+        "space": {"methods": ["task_arithmetic"], "layers": plan.layers},
+        "search": {"strategy": plan.strategy, "seed": seed, "trials": plan.trials, "parallel": 1, "prune": policy},
         "evaluation": {
             "tasks": [{"name": task, "metric": METRICS[task]} for task in SKILLS],
             "include_path": str(zoo.tasks),
@@ -124,13 +133,13 @@ class Run:
     stops: Stops
 
 
-def run_study(zoo: Zoo, policy: Prune, seed: int, trials: int, audit: int) -> Run:
+def run_study(zoo: Zoo, policy: Prune, seed: int, plan: Plan, audit: int) -> Run:
     """A whole study in a store of its own, from its first trial to the verdict, then the audit of its stops.
 
     Args:
         audit: at most so many stopped trials are scored in full afterwards, drawn at random.
     """
-    prepared = prepare(study_of(zoo, policy, seed, trials), Fingerprinted(None))
+    prepared = prepare(study_of(zoo, policy, seed, plan), Fingerprinted(None))
     lab = Lab(zoo, prepared.suite)
     with tempfile.TemporaryDirectory() as home, closing(open_home(Path(home))) as store:
         began = time.perf_counter()

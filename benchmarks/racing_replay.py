@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.racing_lab import SKILLS, Lab, study_of
+from benchmarks.racing_lab import SKILLS, Lab, Plan, study_of
 from evaluation.result import Scored, TaskScore
 from evaluation.statistics import Aggregation, Measure, closed_aggregation, p_worse, restricted
 from evaluation.wanted import Wanted
@@ -79,7 +79,7 @@ def make_table(zoo: Zoo, lab: Lab, candidates: int, folder: Path, layers: int) -
     if file.exists():
         kept = np.load(file)
         return Table({task: kept[task] for task in SKILLS}, int(kept["baselines"]))
-    spec = study_of(zoo, "off", 0, candidates)
+    spec = study_of(zoo, "off", 0, Plan(candidates))
     spec = spec.model_copy(update={"search": spec.search.model_copy(update={"strategy": "random"})})
     starts, strategy = open_search(spec, make_space(spec, layers))
     every = Wanted("search", {task.name: tuple(range(len(task.documents))) for task in lab.suite.tasks}, {})

@@ -25,6 +25,8 @@ from search.yamlfile import read_yaml
 SCHEMA = "mergesearch/study/v1"
 StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
 Prune = Literal["off", "paired_test", "halving", "hyperband", "one_shot"]
+DEFAULT_PRUNE: Prune = "halving"
+"""A quarter of full scoring's documents; what that costs: docs/benchmarks.md."""
 
 
 class _Frozen(BaseModel):
@@ -64,7 +66,7 @@ class SearchSpec(_Frozen):
         trials: how many recipes are tried, the known good starts included.
         parallel: how many at the same time, each in a process of its own.
         pool: the workers of a service that score this study, by the name they were started with.
-        prune: how a trial is stopped before all documents are scored, in the file also true (`paired_test`) and
+        prune: how a trial is stopped before all documents are scored, in the file also true (`DEFAULT_PRUNE`) and
             false (`off`); None: `StudySpec.racing` decides.
     """
 
@@ -79,7 +81,7 @@ class SearchSpec(_Frozen):
     @classmethod
     def _switch(cls, value: Any) -> Any:
         """YAML reads a bare `off` as false."""
-        return ("paired_test" if value else "off") if isinstance(value, bool) else value
+        return (DEFAULT_PRUNE if value else "off") if isinstance(value, bool) else value
 
 
 class StudySpec(_Frozen):
@@ -97,13 +99,13 @@ class StudySpec(_Frozen):
 
     @property
     def racing(self) -> Prune:
-        """How trials are stopped early: as the study says, else by the paired test where its strategy and its
+        """How trials are stopped early: as the study says, else by `DEFAULT_PRUNE` where its strategy and its
         objective allow that.
         """
         if self.search.prune is not None:
             return self.search.prune
         whole = self.search.strategy == "greedy_soup" or self.objective in RELATIVE
-        return "off" if whole else "paired_test"
+        return "off" if whole else DEFAULT_PRUNE
 
     def placed(self, place: Callable[[str, str], str]) -> "StudySpec":
         """The same study with its folders elsewhere.

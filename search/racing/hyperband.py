@@ -39,5 +39,5 @@ class Hyperband:
         """Go on if it is among the best of its bracket and the baselines at this rung."""
         own = self.entry(contender.number)
         seen = field.seen(contender.rung).items()
-        rivals = [value for number, value in seen if not self._raced(number) or self.entry(number) == own]
+        rivals = {number: value for number, value in seen if not self._raced(number) or self.entry(number) == own}
         return among_best(contender, rivals, f"hyperband, bracket {own}")

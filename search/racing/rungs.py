@@ -6,6 +6,8 @@ from evaluation.rungs import rung_sizes, rung_totals
 from search.study import Prune
 
 LEAST_FIRST = 40  # documents: fewer tell only very different candidates apart
+HALVED_FIRST = 80  # where most trials end at the first rung, what is learned of them rests on it; with 40 it misled TPE
+HALVED_SHARE = 13  # but no more than one in so many of all documents: all trials are scored on them
 LEAST_OF_TASK = 4
 FACTOR = 2.0
 WORTH_A_RACE = 3.0  # times the first rung: a study with fewer documents saves next to nothing by racing
@@ -19,6 +21,8 @@ def plan_rungs(policy: Prune, documents: int, tasks: int) -> tuple[int, ...]:
         tasks: how many tasks are raced on.
     """
     first = max(LEAST_FIRST, LEAST_OF_TASK * tasks)
+    if policy in ("halving", "hyperband"):
+        first = max(first, min(HALVED_FIRST, documents // HALVED_SHARE))
     if policy == "off" or documents < WORTH_A_RACE * first:
         return (documents,)
     return (first, documents) if policy == "one_shot" else rung_totals(documents, first, FACTOR)

@@ -48,7 +48,8 @@ def tasks(*names: str, weight: float = 1.0) -> dict[str, Any]:
 
 def test_rungs_are_prefixes_of_the_scoring_order_and_the_last_has_all() -> None:
     given = suite(t="mean", u="bits_per_byte", shown="f1")
-    plan = plan_documents(make_spec(evaluation=tasks("t", "u", "shown", weight=0.0)), given, "models")
+    spec = make_spec(search={"prune": "paired_test"}, evaluation=tasks("t", "u", "shown", weight=0.0))
+    plan = plan_documents(spec, given, "models")
     count = {name: len(given.documents(name, "search")) for name in ("t", "u", "shown")}
     assert plan.rungs == (40, 80, 160, 320, 640, count["t"] + count["u"])
     assert plan.aggregations == {"t": "mean", "u": "bits_per_byte"} and not plan.proxied
@@ -86,7 +87,7 @@ def test_a_metric_that_is_no_function_of_sums_does_not_race() -> None:
 
 
 def test_a_proxy_has_the_first_rung_for_itself() -> None:
-    spec = make_spec(evaluation=tasks("t") | {"proxy": {"kind": "entropy"}})
+    spec = make_spec(search={"prune": "paired_test"}, evaluation=tasks("t") | {"proxy": {"kind": "entropy"}})
     plan = plan_documents(spec, suite(t="mean", proxy="mean"), "models")
     assert plan.proxied and plan.rungs[:3] == (0, 40, 80)
     assert plan.sets["t", "search"].sizes[:3] == (0, 40, 80)
