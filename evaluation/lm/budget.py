@@ -40,6 +40,7 @@ class Budget:
         self.most_rows = most_rows
         self._enough = _ENOUGH_ON_DEVICE if self.device.type == "cuda" else _ENOUGH_ON_CPU
         self.tokens: float = math.inf if most_rows else _positions(model, self.device)
+        self._angles = rotary_angles(model.config)
 
     def run(self, rows: Sequence[T], length: Callable[[T], int], do: Callable[[Sequence[T]], None]) -> None:
         """Call `do` with all rows in their order, in batches that fit; halve and try again when memory runs out.
@@ -78,10 +79,28 @@ class Budget:
             here, count = length(rows[end]), end - start
             if count and (count == self.most_rows or (count + 1) * max(longest, here) > self.tokens):
                 return end
+            if count and self._angles(here) != self._angles(longest):
+                return end
             if count * longest >= self._enough and here < _ALIKE * longest:  # padding would cost more than a pass
                 return end
             longest = max(longest, here)
         return len(rows)
+
+
+def rotary_angles(config: Any) -> Callable[[int], int]:
+    """By which angles a row of that length is rotated; rows of other angles must not share a batch.
+
+    Some models choose one set of angles for a whole batch, by its longest row: a short row beside a long one would
+    have another score than alone. `longrope` has two sets, `dynamic` one for each length beyond what it was trained on.
+    """
+    text = config.get_text_config(decoder=True)
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [each for each in (rope, *rope.values()) if isinstance(each, dict) and "rope_type" in each]
+    switches = [each["original_max_position_embeddings"] for each in kinds if each["rope_type"] == "longrope"]
+    grows = any(each["rope_type"] == "dynamic" for each in kinds)
+    return lambda length: (
+        (max(length, text.max_position_embeddings) if grows else 0) + sum(length > switch for switch in switches)
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:

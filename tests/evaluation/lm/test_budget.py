@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluation.lm.budget import Budget, chunks, out_of_memory
+from evaluation.lm.budget import Budget, chunks, out_of_memory, rotary_angles
 from tests.evaluation.lm.families import make
 
 
@@ -53,6 +53,27 @@ def test_a_row_longer_than_the_budget_goes_alone() -> None:
 def test_much_shorter_rows_wait_for_the_next_batch_once_a_batch_is_worth_a_pass() -> None:
     made = batches(budget(tokens=2048), [300, 290, 280, 40, 30])
     assert made == [[300, 290, 280], [40, 30]]
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [
+        ({"rope_type": "default"}, [[40, 40, 39, 33, 32, 31]]),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 32}, [[40, 40, 39, 33], [32, 31]]),
+        ({"rope_type": "dynamic"}, [[40, 40], [39], [33], [32, 31]]),
+        ({"full_attention": {"rope_type": "dynamic"}}, [[40, 40], [39], [33], [32, 31]]),
+    ],
+    ids=["default", "longrope", "dynamic", "dynamic in some layers"],
+)
+def test_rows_that_a_model_would_rotate_otherwise_do_not_share_a_batch(
+    rope: dict[str, Any], expected: list[list[int]]
+) -> None:
+    """By the longest row of a batch: 32 positions are what the model was trained on."""
+    config = SimpleNamespace(rope_parameters=rope, max_position_embeddings=32)
+    config.get_text_config = lambda decoder: config
+    made = budget(tokens=2048)
+    made._angles = rotary_angles(config)
+    assert batches(made, [40, 40, 39, 33, 32, 31]) == expected
 
 
 def test_half_is_tried_when_memory_runs_out_and_remembered(caplog: pytest.LogCaptureFixture) -> None:
