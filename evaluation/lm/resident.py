@@ -13,8 +13,6 @@ import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-import torch
-from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
@@ -25,6 +23,7 @@ from evaluation.lm.plans import Bounded, Pair, Plan, make_plan
 from evaluation.lm.reader import Read, Reader, summed
 from evaluation.lm.sharing import Sharing
 from evaluation.lm.tree import Row, chains
+from evaluation.passes import watched_passes
 
 Tokens = list[int]
 _PLAN_BYTES, _KEPT_TOKENS = 1 << 29, 1 << 22
@@ -62,18 +61,12 @@ class ResidentLM(HFLM):
         """Count from zero, and call `heartbeat` before every forward pass; what it raises ends the call."""
         self.tokens = self.answered = 0
 
-        def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def before(positions: int) -> None:
             heartbeat()
-            ids = args[0] if args else kwargs["input_ids"]  # [batch, positions]
-            self.tokens += ids.numel()
+            self.tokens += positions
 
-        handle = self.model.register_forward_pre_hook(before, with_kwargs=True)
-        try:
-            with torch.random.fork_rng():  # tasks that sample give every candidate the same noise
-                torch.manual_seed(DEFAULT_OTHER_SEED)
-                yield
-        finally:
-            handle.remove()
+        with watched_passes(self.model, before):
+            yield
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **kwargs: Any

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.vllm_causallms import VLLM
 from vllm import SamplingParams, TokensPrompt
 
 from evaluation.errors import EngineLost
+from evaluation.passes import watched_passes
 
 
 class VllmLM(VLLM):
@@ -55,17 +55,14 @@ class VllmLM(VLLM):
         self.tokens = self.answered = 0
         self._heartbeat = heartbeat
 
-        def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def before(positions: int) -> None:
             heartbeat()
-            self.tokens += (args[0] if args else kwargs["input_ids"]).numel()
+            self.tokens += positions
 
-        handle = self._live.register_forward_pre_hook(before, with_kwargs=True)
         try:
-            with torch.random.fork_rng():  # tasks that sample give every candidate the same noise
-                torch.manual_seed(DEFAULT_OTHER_SEED)
+            with watched_passes(self._live, before):
                 yield
         finally:
-            handle.remove()
             self._heartbeat = _nobody
 
     def take(self) -> None:

@@ -5,13 +5,14 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.spec import EvaluationSpec, TaskSpec
 from evaluation.suite import Suite
+from tests.evaluation.conftest import Tiny
 from tests.evaluation.tiny import FOLLOWS, WORDS
 
 PAIRS = {
@@ -72,7 +73,7 @@ def write_own_tasks(folder: Path, documents: int = 24) -> Path:
     return folder
 
 
-def load_suites(folder: Path, pairs: dict[str, tuple[str, str]]) -> tuple[Suite, Suite]:
+def load_suites(folder: Path, pairs: Mapping[str, tuple[str, str]]) -> tuple[Suite, Suite]:
     """The tasks with their first metric, and with their second."""
 
     def load(which: int) -> Suite:
@@ -80,6 +81,14 @@ def load_suites(folder: Path, pairs: dict[str, tuple[str, str]]) -> tuple[Suite,
         return Suite.load(EvaluationSpec(tasks=tasks, include_path=str(folder)), folder, "equality")
 
     return load(0), load(1)
+
+
+def every_task(tiny: Tiny, folder: Path, pairs: Mapping[str, tuple[str, str]] = PAIRS) -> tuple[Suite, Suite]:
+    """The tiny tasks and these tests' own, written to a new folder: with their first metric, and with their second."""
+    write_own_tasks(folder)
+    for path in (tiny.root / "tasks").glob("*.yaml"):
+        (folder / path.name).write_text(path.read_text())
+    return load_suites(folder, pairs)
 
 
 @dataclass(frozen=True)

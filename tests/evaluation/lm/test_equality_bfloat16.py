@@ -23,11 +23,11 @@ from tests.evaluation.lm.equality import (
     answer,
     changed,
     choices,
+    every_task,
     largest,
     load_suites,
     own_lm,
     stock_lm,
-    write_own_tasks,
 )
 from zoo.make import Zoo
 from zoo.tasks import METRICS
@@ -84,10 +84,7 @@ def ties(ours: Answered, stock: Answered, suite: Suite, most: int) -> int:
 @pytest.fixture(scope="module")
 def suites(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Suite]:
     """Tasks of every kind."""
-    folder = write_own_tasks(tmp_path_factory.mktemp("bfloat16") / "tasks")
-    for path in (tiny.root / "tasks").glob("*.yaml"):
-        (folder / path.name).write_text(path.read_text())
-    return load_suites(folder, {name: PAIRS[name] for name in KINDS})
+    return every_task(tiny, tmp_path_factory.mktemp("bfloat16") / "tasks", {name: PAIRS[name] for name in KINDS})
 
 
 def test_trained_models(tiny: Tiny, nano: Zoo, suites: tuple[Suite, Suite]) -> None:

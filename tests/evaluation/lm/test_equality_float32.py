@@ -11,16 +11,15 @@ from evaluation.live import load_live
 from evaluation.suite import Suite
 from tests.evaluation.conftest import Tiny
 from tests.evaluation.lm.equality import (
-    PAIRS,
     Answered,
     answer,
     changed,
+    every_task,
     largest,
     load_suites,
     own_lm,
     stock_lm,
     unlike,
-    write_own_tasks,
 )
 from tests.evaluation.tiny import write_chat
 from zoo.make import Zoo
@@ -41,10 +40,7 @@ def assert_equal(ours: Answered, stock: Answered) -> None:
 @pytest.fixture(scope="module")
 def suites(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Suite]:
     """The tiny tasks and this test's own, each with two metrics."""
-    folder = write_own_tasks(tmp_path_factory.mktemp("equality") / "tasks")
-    for path in (tiny.root / "tasks").glob("*.yaml"):
-        (folder / path.name).write_text(path.read_text())
-    return load_suites(folder, PAIRS)
+    return every_task(tiny, tmp_path_factory.mktemp("equality") / "tasks")
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,13 @@ from evaluation.live import load_live
 from evaluation.suite import Suite
 from tests.evaluation.conftest import Tiny
 from tests.evaluation.lm.equality import (
-    PAIRS,
     answer,
     changed,
+    every_task,
     largest,
-    load_suites,
     own_lm,
     stock_lm,
     unlike,
-    write_own_tasks,
 )
 from tests.evaluation.lm.test_equality_bfloat16 import assert_no_further
 
@@ -32,10 +30,7 @@ NATS = 1e-3  # other kernels for other shapes, and matrix products of which each
 @pytest.fixture(scope="module")
 def suites(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Suite]:
     """The tiny tasks and this folder's own."""
-    folder = write_own_tasks(tmp_path_factory.mktemp("gpu") / "tasks")
-    for path in (tiny.root / "tasks").glob("*.yaml"):
-        (folder / path.name).write_text(path.read_text())
-    return load_suites(folder, PAIRS)
+    return every_task(tiny, tmp_path_factory.mktemp("gpu") / "tasks")
 
 
 @pytest.mark.parametrize("batch_size", [3, None])
