@@ -12,7 +12,7 @@ from api.describe import describe
 from db.records import Evaluation, Study, Trial
 from db.store import Store
 from evaluation.result import Scored, TaskScore
-from evaluation.spec import PROXY
+from evaluation.spec import JUDGE_SCALE, PROXY
 from search.verdict import Finalist, Verdict
 
 
@@ -42,6 +42,7 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
         "",
         *score_lines(verdict, trial.number, outcome.scores),
         "",
+        *own_lines(study.spec["evaluation"]["tasks"]),
         *check_lines(study, to),
         "",
     ]
@@ -71,6 +72,19 @@ def score_lines(verdict: Verdict | None, trial: int, scores: Sequence[TaskScore]
         "|---|---|---|---|",
     ]
     return [*header, *rows, f"{total}{finalist.high:.4f}) |", "", *_belief(finalist, verdict)]
+
+
+def own_lines(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader cannot look up: who judged and by what, and whose function scored."""
+    lines = []
+    for task in tasks:
+        if task.get("kind") == "judge":
+            low, high = task["scale"] or JUDGE_SCALE
+            asked = " ".join(task["rubric"].split())
+            lines.append(f"- `{task['name']}`: rated from {low:g} to {high:g} by `{task['model']}`, asked: {asked}")
+        elif task.get("kind") == "python":
+            lines.append(f"- `{task['name']}`: computed by `{task['function']}`, a function of the study's author.")
+    return [*lines, ""] if lines else []
 
 
 def _error(stderr: float | None) -> str:

@@ -16,6 +16,8 @@ PROXY = "proxy"
 """The name of the task that `evaluation.proxy` adds."""
 PROXY_PROMPTS = 128
 """Most prompts that it reads: it must cost little beside the tasks themselves."""
+JUDGE_SCALE = (1.0, 10.0)
+"""From which number to which a judge rates unless told otherwise."""
 TEXT_METRICS = ("bits_per_byte", "word_perplexity", "byte_perplexity")
 _COMMON = ("name", "kind", "weight")
 # the keys that each kind needs, and those that it may have

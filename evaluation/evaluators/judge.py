@@ -17,13 +17,12 @@ from evaluation.evaluators.contract import Render, Subject
 from evaluation.evaluators.documents import read_rows
 from evaluation.evaluators.endpoint import ChatEndpoint, JudgeRefuses
 from evaluation.evaluators.measures import aggregation, mean_error
-from evaluation.spec import TaskSpec
+from evaluation.spec import JUDGE_SCALE, TaskSpec
 from evaluation.split import canonical
 from merging.errors import InvalidStudy
 
 _AT_ONCE = 8  # requests that the judge has at the same time
 _LOOK = 0.5  # seconds; so often it is seen whether the verdicts are still wanted
-_SCALE = (1.0, 10.0)
 _MAX_TOKENS = 256
 _MOST_KEPT = 100_000  # verdicts in memory; candidates often give the same answer
 
@@ -48,7 +47,7 @@ class Judge:
         """
         self.name, self.documents, self._spec, self._pause = spec.name, documents, spec, pause
         self.aggregation = aggregation("mean")
-        self._scale = spec.scale or _SCALE
+        self._scale = spec.scale or JUDGE_SCALE
         self._tokens = spec.max_tokens or _MAX_TOKENS
         prompts = [d["prompt"] if render is None else render(_turn(d["prompt"])) for d in documents]
         told = blake2b(canonical([prompts, verdict.messages("", self._scale, {"prompt": ""}, "")]), digest_size=16)

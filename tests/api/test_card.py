@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.card import check_lines, score_lines
+from api.card import check_lines, own_lines, score_lines
 from db.records import Study
 from db.store import Store
 from evaluation.result import TaskScore
@@ -99,3 +99,12 @@ def test_without_a_verdict_the_search_scores_are_all_there_is() -> None:
     )
     assert score_lines(None, 7, (score,))[-1] == "| zero | acc | 0.5000 |"
     assert score_lines(judged(), 33, (score,))[-1] == "| zero | acc | 0.5000 |", "it was not compared"
+
+
+def test_it_says_who_judged_by_what_and_whose_function_scored() -> None:
+    judged_by = {"name": "tone", "kind": "judge", "model": "big-7b", "rubric": "Is it\n  kind?", "scale": None}
+    function = {"name": "own", "kind": "python", "function": "mine:score"}
+    tone, own, _ = own_lines([{"name": "zero"}, judged_by, function])
+    assert tone == "- `tone`: rated from 1 to 10 by `big-7b`, asked: Is it kind?"
+    assert "`own`" in own and "`mine:score`" in own
+    assert own_lines([{"name": "zero"}]) == []
