@@ -23,6 +23,7 @@ from api.client import cli as client
 from api.client.cli import MaybeServer
 from api.output import print_json, screen
 from merging.errors import Conflict, InvalidInput, MergesearchError, NotFound
+from workers.garbage import collect_rarely
 
 app = typer.Typer(
     name="mergesearch",
@@ -47,6 +48,7 @@ DEFAULT_HOME = Path("mergesearch-home")
 def main() -> None:
     """The `mergesearch` command."""
     signal.signal(signal.SIGTERM, _interrupt)  # ends workers and frees leases as Ctrl-C does
+    collect_rarely()
     try:
         app(standalone_mode=True)
     except (InvalidInput, NotFound, Conflict) as error:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from search.space import Space
 from search.starts import Start
 from search.strategies.contract import Strategy
-from search.strategies.evolved import Evolved
 from search.strategies.sampled import random, tpe
 from search.strategies.soup import GreedySoup
 from search.study import StrategyName
@@ -27,5 +26,7 @@ def make_strategy(
     if name == "tpe":
         return tpe(space, seed, objectives)
     if name == "cmaes":
+        from search.strategies.evolved import Evolved  # loads scipy: a second that the others need not wait
+
         return Evolved(space, seed, len(starts))
     return GreedySoup(space)
