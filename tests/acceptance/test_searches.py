@@ -30,7 +30,7 @@ evaluation:
 GREEDY = "search: {strategy: greedy_soup, trials: 20, parallel: 2}"
 PER_GROUP = """\
 space: {methods: [task_arithmetic, ties, dare, layer_swap], choose: per_group, layers: each, modules: split}
-search: {strategy: tpe, trials: 14, parallel: 2, seed: 1}
+search: {strategy: tpe, trials: 14, parallel: 1, seed: 1}
 objective: worst
 """
 
@@ -66,7 +66,7 @@ def test_two_studies_in_one_home_greedy_soup_and_methods_chosen_per_group(nano: 
 
 def test_a_trials_recipe_merged_by_hand_is_the_exported_trial(nano: Zoo, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    mergesearch("run", write(nano, tmp_path, "s", "search: {trials: 6}"), "--home", home, "--no-export")
+    mergesearch("run", write(nano, tmp_path, "s", "search: {trials: 6, parallel: 1}"), "--home", home, "--no-export")
     assert not (home / "exports").exists()
     trial = output("trials", "s", "--home", home)[5]
     recipe = tmp_path / "recipe.yaml"

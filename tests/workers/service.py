@@ -119,7 +119,7 @@ class Service:
             except Exception as error:  # a database that is just being restarted
                 assert "OperationalError" in type(error).__name__, error
             assert time.monotonic() - began < seconds, f"after {seconds} s still not: {what}\n{self.logs()}"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def done(self, ids: list[int]) -> bool:
         """Whether they all are."""
