@@ -20,6 +20,7 @@ from workers.settings import WorkerServiceSettings
 BEAT_SECONDS = 10.0
 RETRY_SECONDS = 0.5
 LEAVE_SECONDS = 5.0  # for the child to notice that its work was handed back
+IDLE_SECONDS = 10.0  # for a worker without work: Celery's way out takes two, and was seen never to end
 _log = logging.getLogger(__name__)
 Deed = Callable[[], object]
 
@@ -54,6 +55,7 @@ class Keeper:
         self._words: queue.SimpleQueue[Deed] = queue.SimpleQueue()  # its put may be called from a signal handler
         self._undone: list[Deed] = []  # what waits for the database
         self._deadline: float | None = None  # of the drain
+        self._idle_since: float | None = None  # while asked to leave
         self._handed_back = self._over = False
         self._next_beat = 0.0
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -95,6 +97,8 @@ class Keeper:
             self._do_undone()
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._hurry()
+            elif self._deadline is not None:
+                self._leave_if_idle()
             if time.monotonic() >= self._next_beat:
                 self._next_beat = time.monotonic() + BEAT_SECONDS
                 self._try(self._beat)
@@ -102,7 +106,8 @@ class Keeper:
 
     def _pause(self) -> float:
         until = self._next_beat if self._deadline is None else min(self._next_beat, self._deadline)
-        return min(max(until - time.monotonic(), 0.0), RETRY_SECONDS if self._undone else BEAT_SECONDS)
+        soon = self._undone or self._deadline is not None
+        return min(max(until - time.monotonic(), 0.0), RETRY_SECONDS if soon else BEAT_SECONDS)
 
     def _do_undone(self) -> None:
         self._undone = [deed for deed in self._undone if not self._try(deed)]
@@ -111,14 +116,28 @@ class Keeper:
         """Hand back what is being done, which the child notices; if it does not, end without it."""
         assert self._deadline is not None
         if self._handed_back:
-            self._try(lambda: self._store.processes.leave(self._settings.name))
-            self._leave(0)  # the child dies with us
+            self._end_at_once()
             return
         self._handed_back, self._deadline = True, time.monotonic() + LEAVE_SECONDS
         if (work := self._feeder.at_work()) is not None:
             owner, evaluation_id = work
             if self._try(lambda: self._store.evaluations.hand_back(owner)):
                 _log.warning("handed back", extra={"action": "worker.handed_back", "evaluation": evaluation_id})
+
+    def _leave_if_idle(self) -> None:
+        """Nothing is at work, so nothing is lost by not waiting for Celery."""
+        now = time.monotonic()
+        if self._feeder.at_work() is not None:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= IDLE_SECONDS:
+            _log.warning("nothing to do and still not gone: it is ended", extra={"action": "worker.ended"})
+            self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        self._try(lambda: self._store.processes.leave(self._settings.name))
+        self._leave(0)  # the child dies with us
 
     def _beat(self) -> None:
         work = self._feeder.at_work()
