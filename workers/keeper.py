@@ -20,7 +20,7 @@ from workers.settings import WorkerServiceSettings
 BEAT_SECONDS = 10.0
 RETRY_SECONDS = 0.5
 LEAVE_SECONDS = 5.0  # for the child to notice that its work was handed back
-IDLE_SECONDS = 10.0  # for a worker without work: Celery's way out takes two, and was seen never to end
+IDLE_SECONDS = 10.0  # for a worker without work: Celery's way out takes two, and was once seen to take more than 25
 _log = logging.getLogger(__name__)
 Deed = Callable[[], object]
 
@@ -125,14 +125,14 @@ class Keeper:
                 _log.warning("handed back", extra={"action": "worker.handed_back", "evaluation": evaluation_id})
 
     def _leave_if_idle(self) -> None:
-        """Nothing is at work, so nothing is lost by not waiting for Celery."""
+        """Nothing is at work, so nothing is lost by not waiting for Celery: a message it holds is only a hint."""
         now = time.monotonic()
         if self._feeder.at_work() is not None:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
         elif now - self._idle_since >= IDLE_SECONDS:
-            _log.warning("nothing to do and still not gone: it is ended", extra={"action": "worker.ended"})
+            _log.warning("nothing to do and still not gone: it is ended", extra={"action": "worker.not_awaited"})
             self._end_at_once()
 
     def _end_at_once(self) -> None:
