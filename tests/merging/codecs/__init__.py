@@ -1,0 +1,1 @@
+"""Tests of compact deltas: closed forms, round trips, and folders that were damaged."""
