@@ -100,7 +100,8 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     where = {"tokenizer": spec.models.tokenizer, "tokenizer_key": "models.tokenizer"}
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, **where)
     layer_count = models.layout.layer_count
-    space = make_space(spec, layer_count)
+    suite = load_suite(spec)
+    space = make_space(spec, layer_count, suite.digest)
     begin, strategy = open_search(spec, space)
     if spec.search.trials < len(begin):
         raise InvalidStudy(
@@ -109,7 +110,6 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
             f"is fewer than the {len(begin)} starts (experts, uniform soup, defaults) that every study begins with",
             f"use {len(begin)} or more",
         )
-    suite = load_suite(spec)
     plan = plan_documents(spec, suite, models.companions_digest)
     check_loads(Path(spec.models.base), models.base.names)
     setup = {

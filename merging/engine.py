@@ -6,7 +6,7 @@ neither chunks nor threads change a bit; the result is cast once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -16,11 +16,20 @@ from typing_extensions import TypeIs
 
 from merging import kernel
 from merging.arrangement import Part, arrange
+from merging.artefacts.measured import Readings, read
+from merging.artefacts.shelf import Shelf
 from merging.catalog import implementation, method
 from merging.errors import InvalidRecipe, NonFiniteCandidate
 from merging.fingerprint import is_finite
 from merging.memo import Memo
-from merging.methods.contract import ContestMethod, DeltaMethod, ElementwiseMethod, LinearMethod, TensorContext
+from merging.methods.contract import (
+    NOTHING_MEASURED,
+    ContestMethod,
+    DeltaMethod,
+    ElementwiseMethod,
+    LinearMethod,
+    TensorContext,
+)
 from merging.models import ModelSet, Stack
 from merging.recipe import Merge, Recipe
 from merging.roles import role, transposed
@@ -38,6 +47,7 @@ class MergePlan:
         prepare: those that the prepared state depends on, with the seed.
         weights: one per expert, in the order of `ModelSet.names`; 1 for a method that takes none.
         stored: what the result is rounded to; None: as the base's tensor is.
+        readings: the artefacts it reads; None: none.
     """
 
     method: str
@@ -47,12 +57,14 @@ class MergePlan:
     weights: tuple[float, ...]
     seed: int
     stored: torch.dtype | None
+    readings: Readings | None = None
 
     @cached_property
     def effect(self) -> Hashable:
         """Two of equal effect give the same numbers."""
         seed = None if is_linear(self.code) else self.seed
-        return self.method, tuple(sorted(self.parameters.items())), self.weights, seed, self.stored
+        measured = self.readings.digests if self.readings else ()
+        return self.method, tuple(sorted(self.parameters.items())), self.weights, seed, self.stored, measured
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class Engine:
 
     def __init__(self, models: ModelSet, stack: Callable[[str], Stack] | None = None, memo_bytes: int = 0) -> None:
         self.models, config = models, models.base.config
+        self.shelf = Shelf(models.folders)
         self._source = stack or models.stack
         self._kept = Memo(memo_bytes)
         whole = [Part(name, place, name, (name,) * len(models.names)) for name, place in models.layout.places.items()]
@@ -96,7 +109,8 @@ class Engine:
         """How each tensor of the result is merged, by name; begins a new round of merges.
 
         Raises:
-            InvalidRecipe: it names other experts, or is for another number of layers.
+            InvalidRecipe: it names other experts, is for another number of layers, or reads an artefact that was not
+                measured here.
         """
         if set(recipe.experts) != set(self.models.names):
             problem = f"are not the experts that were opened ({', '.join(self.models.names)})"
@@ -107,7 +121,12 @@ class Engine:
         arrangement = arrange(recipe, self.models.layout, self.models.names)
         self._statistics.arranged = list(arrangement.parts.values())
         self._kept.next_round()
-        merges = [_merge_plan(merge, self.models.names, recipe) for merge in (*recipe.groups, *recipe.overrides)]
+        merges = [
+            replace(
+                _merge_plan(merge, self.models.names, recipe), readings=read(merge, recipe, self.models, self.shelf)
+            )
+            for merge in (*recipe.groups, *recipe.overrides)
+        ]
         depth = max(1, arrangement.layer_count - 1)
         return {
             name: Plan(arrangement.parts[name], merges[index], depth)
@@ -166,7 +185,8 @@ class Engine:
     def _prepare(self, plan: Plan, code: DeltaMethod, context: TensorContext, deltas: Callable[[], Tensor]) -> Any:
         """What the method prepares from the deltas, made once for each value of what it depends on."""
         merge, part = plan.merge, plan.part
-        key = ("prepared", part.name, part.base, part.experts, merge.method, merge.prepare)
+        measured = merge.readings.digests if merge.readings else ()
+        key = ("prepared", part.name, part.base, part.experts, merge.method, merge.prepare, measured)
         return self._kept.get(key, lambda: code.prepare(deltas(), merge.parameters, context))
 
     def _context(self, plan: Plan) -> TensorContext:
@@ -182,6 +202,7 @@ class Engine:
             role=kind,
             transposed=turned,
             depth=layer / plan.last if isinstance(layer, int) else float(layer == "after"),
+            measured=plan.merge.readings.of(part) if plan.merge.readings else NOTHING_MEASURED,
         )
 
     def _stack(self, part: Part) -> Stack:

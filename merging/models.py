@@ -96,6 +96,11 @@ class ModelSet:
         """The experts' names: the order of every stack, weight and coefficient."""
         return tuple(self.experts)
 
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """Each expert's folder by name, and the base's under the empty name."""
+        return {"": self.base.path} | {name: expert.path for name, expert in self.experts.items()}
+
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
         """Content fingerprints, under "base" and "expert:<name>"; the first use reads every byte.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from merging.catalog import Scalar, method
 from merging.errors import InvalidRecipe
-from merging.soundness import check_cover, check_merge, check_override, check_slices, check_span
+from merging.soundness import check_cover, check_merge, check_override, check_slices, check_span, check_suite
 
 SCHEMA = "mergesearch/recipe/v1"
 MOST_LAYERS = 10_000  # bounds the work of checking a recipe that nobody would mean
@@ -104,6 +104,7 @@ class Recipe(_Frozen):
         seed: keys every random draw (DARE).
         dtype: what the result is stored in; None: as the base is.
         tokenizer: whose vocabulary the result has: `base`, an expert's name, or the `union` of all.
+        suite: digest of the suite whose search documents its methods look at; empty: none does.
         slices: the result's layers, run after run; empty: the models' layers as they are.
         groups: cover every layer of the result and every module exactly once.
         overrides: exceptions by tensor name.
@@ -115,6 +116,7 @@ class Recipe(_Frozen):
     seed: int = 0
     dtype: DType | None = None
     tokenizer: str = "base"
+    suite: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
     slices: tuple[Slice, ...] = ()
     groups: tuple[GroupMerge, ...] = Field(min_length=1)
     overrides: tuple[Override, ...] = ()
@@ -133,6 +135,7 @@ class Recipe(_Frozen):
             check_override(override, f"overrides[{index}]", self.layer_count)
             check_merge(override, experts, f"overrides[{index}]")
         check_cover(self.groups)
+        check_suite((*self.groups, *self.overrides), self.suite)
         return self
 
     @property
@@ -164,8 +167,8 @@ class Recipe(_Frozen):
             part["sources"] = [part["sources"].get(name, part["layers"]) for name in order]
         if self.tokenizer in self.experts:
             content["tokenizer"] = order.index(self.tokenizer)
-        for later in ("slices", "overrides", "tokenizer"):  # absent, where they say nothing
-            if content[later] in ([], "base"):
+        for later in ("slices", "overrides", "tokenizer", "suite"):  # absent, where they say nothing
+            if content[later] in ([], "base", ""):
                 del content[later]
         content["models"] = [fingerprints["base"], *(fingerprints[f"expert:{name}"] for name in order)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,15 +1,17 @@
 """A live model whose parameters are overwritten with one candidate after another; nothing touches the disk."""
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from merging.artefacts.shelf import Shelf
 from merging.checkpoint import is_derived
 from merging.engine import Engine
 from merging.errors import InvalidModel, InvalidRecipe
+from merging.layers import Place
 from merging.models import ModelSet
 from merging.placement import stack_source
 from merging.recipe import Recipe
@@ -62,10 +64,18 @@ class ResidentModel:
         self._engine = Engine(models, stack_source(models, devices, device_bytes), memo_bytes)
         self._holds: dict[str, Hashable] = {}  # the effect each tensor was last built with; absent: unknown
 
-    def apply(self, recipe: Recipe) -> Build:
+    @property
+    def shelf(self) -> Shelf:
+        """Where the artefacts that merges read are found."""
+        return self._engine.shelf
+
+    def apply(self, recipe: Recipe, where: Callable[[Place], bool] | None = None) -> Build:
         """Makes the live model the recipe's merge.
 
         Safe against failure: whatever was interrupted is rebuilt by the next call.
+
+        Args:
+            where: only tensors of these places; None: all.
 
         Raises:
             InvalidRecipe: the recipe is for other models, or its slices for a model of other depth.
@@ -77,7 +87,7 @@ class ResidentModel:
             problem = "give the result other layers than the live model has"
             raise InvalidRecipe("slices", len(recipe.slices), problem, "export the recipe, and evaluate the checkpoint")
         for name, plan in plans.items():
-            if self._holds.get(name) != plan.effect:
+            if self._holds.get(name) != plan.effect and (where is None or where(plan.part.place)):
                 stale.append((name, plan))
         for name, plan in stale:
             self._holds.pop(name, None)

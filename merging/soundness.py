@@ -1,6 +1,7 @@
 """Whether a recipe makes sense: what `Recipe` asks of its parts. No torch here."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from merging.catalog import Parameter, method
@@ -65,6 +66,16 @@ def check_cover(groups: "tuple[GroupMerge, ...]") -> None:
             if count != 1:
                 problem = "is covered by no group" if not count else f"is covered by {count} groups"
                 raise InvalidRecipe("groups", f"layer {layer} ({modules})", problem, "cover each exactly once")
+
+
+def check_suite(merges: "Sequence[Merge]", suite: str) -> None:
+    """A suite is named where a method looks at data, and nowhere else: it is part of the digest."""
+    looking = [merge.method for merge in merges if method(merge.method).artefacts]
+    if looking and not suite:
+        remedy = "take the recipe from a study, or name the digest of its suite"
+        raise InvalidRecipe("suite", None, f"is missing, and {looking[0]} looks at search documents", remedy)
+    if suite and not looking:
+        raise InvalidRecipe("suite", suite, "is named, but no method looks at data", "leave it out")
 
 
 def _check_value(declared: Parameter, value: "Value", experts: tuple[str, ...], key: str) -> None:

@@ -64,6 +64,7 @@ class Space:
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     knots: int | None = None
     tokenizer: str = "base"
+    suite: str = ""
 
     def walk(self, pick: Pick) -> Recipe:
         """The recipe whose every value `pick` was asked for.
@@ -93,6 +94,7 @@ class Space:
             seed=self.seed,
             dtype=self.dtype,
             tokenizer=self.tokenizer,
+            suite=self.suite if any(CATALOG[group.method].artefacts for group in groups) else "",
             groups=groups,
         )
 
@@ -214,8 +216,11 @@ def _label(key: GroupKey) -> str:
     return span if key.modules == "all" else f"{span}.{key.modules}"
 
 
-def make_space(spec: StudySpec, layer_count: int) -> Space:
+def make_space(spec: StudySpec, layer_count: int, suite: str = "") -> Space:
     """The space of a study over a model of that many layers.
+
+    Args:
+        suite: digest of its suite.
 
     Raises:
         InvalidInput: more layer ranges than the model has layers.
@@ -236,6 +241,7 @@ def make_space(spec: StudySpec, layer_count: int) -> Space:
         fixed=spec.space.fixed,
         knots=spec.space.gradient,
         tokenizer=spec.models.tokenizer,
+        suite=suite,
     )
 
 

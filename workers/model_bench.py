@@ -13,6 +13,7 @@ import torch
 
 from db.records import Study
 from db.store import Store
+from evaluation.artefacts.workshop import Workshop
 from evaluation.chat import template_folder
 from evaluation.errors import EngineLost, NonFiniteScore
 from evaluation.live import live_tensors, load_live
@@ -56,10 +57,15 @@ class Resident:
         used, total = memory()
         room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
         self.model = ResidentModel(models, tensors, memo_bytes=room)
+        self._workshop = Workshop(models, self.model, self.live, self.tokenizer, tensors)
         self.scorers: dict[int, Scorer] = {}  # by study
 
-    def build(self, recipe: Recipe) -> None:
-        """Write the candidate into the live model, where it differs from the last one, and hand it to the engine."""
+    def build(self, recipe: Recipe, suite: Suite) -> None:
+        """Write the candidate into the live model, where it differs from the last one, and hand it to the engine.
+
+        What its methods want to know of the suite's search documents is measured first.
+        """
+        self._workshop.ensure(recipe, suite)
         if self.model.apply(recipe).tensors and self._engine is not None:
             self._engine.take()
 
@@ -79,14 +85,14 @@ class Resident:
 class ModelBench:
     """One study's bench on the resident models."""
 
-    def __init__(self, resident: Resident, scorer: Scorer, device: str) -> None:
+    def __init__(self, resident: Resident, scorer: Scorer, suite: Suite, device: str) -> None:
         self.device = device_name(device)
-        self._resident, self._scorer = resident, scorer
+        self._resident, self._scorer, self._suite = resident, scorer, suite
 
     def build(self, recipe: Recipe) -> None:
         """Make the recipe's candidate the resident one."""
         with _translated():
-            self._resident.build(recipe)
+            self._resident.build(recipe, self._suite)
 
     def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
         """Score the live model on the study's tasks."""
@@ -133,7 +139,7 @@ class ModelBenches:
     def _bench(self, study_id: int) -> ModelBench:
         study, suite = self._suite(study_id)
         resident = self._models(study)
-        return ModelBench(resident, resident.scorer(study, suite), self._device)
+        return ModelBench(resident, resident.scorer(study, suite), suite, self._device)
 
     def _suite(self, study_id: int) -> tuple[Study, Suite]:
         if study_id not in self._suites:

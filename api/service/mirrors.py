@@ -92,7 +92,8 @@ class Mirrors:
     def _write(self, study: Study) -> None:
         mirror = self._open.get(study.id)
         if mirror is None:
-            space = make_space(StudySpec.model_validate(study.spec), study.setup["layer_count"])
+            setup = study.setup
+            space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], setup["suite_digest"])
             mirror = Mirror(self._url, study, space, self._store, lambda said: log.warning("%s", said))
             self._open[study.id] = mirror
         self._written[study.id] = time.monotonic()

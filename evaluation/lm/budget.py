@@ -72,6 +72,14 @@ class Budget:
                 extra={"action": "lm.budget_halved"},
             )
 
+    def batches(self, rows: Sequence[T], length: Callable[[T], int]) -> Iterator[Sequence[T]]:
+        """The batches that `run` would make of these rows, for work that cannot be done again in part."""
+        start = 0
+        while start < len(rows):
+            end = self._end(rows, start, length)
+            yield rows[start:end]
+            start = end
+
     def _end(self, rows: Sequence[T], start: int, length: Callable[[T], int]) -> int:
         """Where the batch that begins at `start` ends: it has at least one row."""
         longest = 0

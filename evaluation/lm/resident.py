@@ -101,13 +101,13 @@ class ResidentLM(HFLM):
 
     def _pair_of(self, request: Any) -> Pair:
         """Token ids of a request that can be scored; stock fails on the others without saying which they are."""
-        context, continuation = self._pair(*request.args)
+        context, continuation = self.pair(*request.args)
         if not context or not 0 < len(continuation) <= self.max_length:
             found = f"{len(context)} tokens of context and {len(continuation)} of continuation {request.args[1]!r:.80}"
             raise TaskBroken(request.task_name, f"{found} cannot be scored with {self.max_length} positions")
         return context, continuation
 
-    def _pair(self, context: str, continuation: str) -> Pair:
+    def pair(self, context: str, continuation: str) -> Pair:
         """Token ids of a request; an empty context is the prefix token, as in lm-eval's `TemplateLM`."""
         if context:
             return self._encode_pair(context, continuation)

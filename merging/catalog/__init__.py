@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from merging.catalog import averaging, importing, masking, sparse, spectral, spherical, structural
+from merging.catalog import averaging, importing, masking, measured, sparse, spectral, spherical, structural
 from merging.catalog.declare import Method, Parameter, Scalar
 from merging.errors import InvalidRecipe
 
@@ -22,6 +22,7 @@ FAMILIES: Mapping[str, tuple[Method, ...]] = {
     "importing": importing.METHODS,
     "spherical": spherical.METHODS,
     "spectral": spectral.METHODS,
+    "measured": measured.METHODS,
     "structural": structural.METHODS,
 }
 CATALOG: Mapping[str, Method] = {row.name: row for rows in FAMILIES.values() for row in rows}

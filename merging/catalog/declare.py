@@ -14,6 +14,10 @@ Need = Literal[
 ]
 
 
+# What was measured of the models on a suite's search documents (`merging.artefacts`).
+ArtefactKind = Literal["fisher", "inputs", "propagated inputs", "likelihoods", "coefficients", "masks"]
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One hyper-parameter of a method.
@@ -24,7 +28,8 @@ class Parameter:
         minimum, maximum: the values that make sense at all; anything else is refused.
         neutral: the value at which the parameter does nothing (what makes one expert alone come back).
         scope: whether a search gives it one value a study or one a group.
-        stage: `prepare` if a change invalidates the prepared state, else `combine`.
+        stage: `measure` if a change asks for other artefacts, `prepare` if it invalidates the prepared state, else
+            `combine`.
         searched: False for a parameter that a search leaves alone unless the study asks for it (`space.bounds`,
             `space.fixed`): other parameters make it redundant, or it chooses between readings of a paper.
         per_expert: whether a recipe may give it a value for each expert; a search gives all of them one.
@@ -43,7 +48,7 @@ class Parameter:
     log: bool = False
     choices: tuple[Scalar, ...] = ()
     scope: Scope = "group"
-    stage: Literal["prepare", "combine"] = "combine"
+    stage: Literal["measure", "prepare", "combine"] = "combine"
     searched: bool = True
     per_expert: bool = False
     late: bool = False
@@ -78,6 +83,7 @@ class Method:
         cost: what one candidate costs, and what is paid once a study.
         reading: which of the published readings this is, where papers and codes disagree; empty where they agree.
         needs: what it reads beside the tensor at hand.
+        artefacts: what must have been measured of every expert on search documents.
         weighting: `per_expert` — one weight an expert; `one_hot` — a search chooses one expert a group;
             `order` — a weight is the expert's position in a sequence, given by the order of the study's experts
             and never searched; `none` — the method takes no weights.
@@ -97,6 +103,7 @@ class Method:
     cost: str
     reading: str = ""
     needs: tuple[Need, ...] = ()
+    artefacts: tuple[ArtefactKind, ...] = ()
     experts: tuple[int, int] = (1, 64)
     needs_base: bool = True
     weighting: Weighting = "per_expert"

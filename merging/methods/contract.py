@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from merging.catalog.declare import ArtefactKind
 from merging.kernel.competing import Contest
 from merging.kernel.program import Cut, Keep, Program
 
@@ -74,6 +75,37 @@ class Statistics(Protocol):
         ...
 
 
+class Measured(Protocol):
+    """What passes over data found of one tensor in every expert (`merging.artefacts`)."""
+
+    def tensor(self, kind: ArtefactKind, expert: int, part: str = "") -> Tensor | None:
+        """A tensor of an artefact, read only; None if the pass does not cover this one.
+
+        Args:
+            part: which, where an artefact has several for a tensor of the model.
+        """
+        ...
+
+    def figure(self, kind: ArtefactKind, expert: int, name: str) -> float:
+        """A number of the whole artefact."""
+        ...
+
+
+class NothingMeasured:
+    """For methods that look at no data: satisfies `Measured`, covers no tensor."""
+
+    def tensor(self, kind: ArtefactKind, expert: int, part: str = "") -> Tensor | None:
+        """Always None."""
+        return None
+
+    def figure(self, kind: ArtefactKind, expert: int, name: str) -> float:
+        """Raises KeyError: nothing was measured."""
+        raise KeyError(f"no {kind} was measured")
+
+
+NOTHING_MEASURED = NothingMeasured()
+
+
 @dataclass(frozen=True)
 class TensorContext:
     """What a method may know of the tensor beside its numbers.
@@ -89,6 +121,7 @@ class TensorContext:
             embedding or a head; `vector` — one-dimensional or smaller; `other`.
         transposed: whether a matrix is stored [in, out].
         depth: the layer's place from 0 (first, and all before) to 1 (last, and all after).
+        measured: what the method's artefacts say of it.
     """
 
     name: str
@@ -99,6 +132,7 @@ class TensorContext:
     role: Role = "other"
     transposed: bool = False
     depth: float = 0.0
+    measured: Measured = NOTHING_MEASURED
 
 
 class LinearMethod(Protocol):

@@ -14,6 +14,7 @@ from merging.memo import Memo
 from merging.methods.contract import DeltaMethod, LinearMethod, Role, Statistics, TensorContext
 from merging.models import Stack
 from merging.statistics import ModelStatistics
+from tests.merging.invented import Invented
 
 
 def shape_of(row: Method) -> str:
@@ -48,16 +49,18 @@ def context_of(
     figures: Statistics | None = None,
 ) -> TensorContext:
     """What a method sees of a tensor: two dimensions make a matrix, three a stack, fewer a vector."""
+    names = tuple(fingerprints or (f"expert {i}" for i in range(len(experts))))
     by_dimensions: dict[int, Role] = {2: "matrix", 3: "stack"}
     return TensorContext(
         name,
         seed,
-        tuple(fingerprints or (f"expert {i}" for i in range(len(experts)))),
+        names,
         figures or statistics(base, experts),
         tuple(base.shape),
         role or by_dimensions.get(base.dim(), "vector"),
         transposed,
         depth,
+        Invented(names, tuple(base.shape), transposed),
     )
 
 

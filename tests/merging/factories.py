@@ -12,9 +12,11 @@ from merging.catalog import CATALOG, Method
 from merging.checkpoint import SINGLE
 from merging.models import ModelSet
 from merging.recipe import SCHEMA, GroupMerge, Recipe
+from tests.merging.invented import invent
 
 LAYERS = 4
 EXPERTS = ("add", "sort", "text")
+SUITE = "5" * 32
 
 
 def tiny_llama(seed: int = 0, *, dtype: torch.dtype = torch.float32, tied: bool = False, vocab: int = 61) -> Any:
@@ -100,11 +102,15 @@ def a_group(
 
 
 def a_recipe(models: ModelSet, method: str = "task_arithmetic", *, groups: int = 2, **fields: Any) -> Recipe:
-    """A recipe of one method over equal ranges of layers."""
+    """A recipe of one method over equal ranges of layers; what it reads of data is invented, and lies on the disk."""
     size = models.layout.layer_count // groups
     spans = [(i * size, (i + 1) * size) for i in range(groups)]
     made = tuple(a_group(CATALOG[method], span, models.names, chosen=i % 2) for i, span in enumerate(spans))
-    return recipe_of(models, made, **fields)
+    if not CATALOG[method].artefacts:
+        return recipe_of(models, made, **fields)
+    recipe = recipe_of(models, made, suite=SUITE, **fields)
+    invent(recipe, models)
+    return recipe
 
 
 def recipe_of(models: ModelSet, groups: tuple[GroupMerge, ...], **fields: Any) -> Recipe:

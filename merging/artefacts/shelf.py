@@ -1,0 +1,173 @@
+"""Where artefacts lie: in a folder `.mergesearch` of the model they are of, or where the environment says.
+
+MERGESEARCH_ARTEFACTS names one folder for all of them. Without it, artefacts of a model whose folder cannot be written
+go to the user's cache. An artefact appears whole or not at all; two processes that want the same one wait for each
+other. All of it may be deleted at any time, and is then measured again.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from merging.artefacts.request import Request
+from merging.errors import InvalidModel, InvalidRecipe
+from merging.folder import appearing, write_file
+from merging.shard import Shard
+
+VARIABLE = "MERGESEARCH_ARTEFACTS"
+TENSORS, MANIFEST = "artefact.safetensors", "artefact.json"
+_HIDDEN = ".mergesearch"
+
+
+class MissingArtefact(InvalidRecipe):
+    """A recipe reads what was never measured here."""
+
+
+class Artefact:
+    """One artefact on the disk; tensors are views of the mapped file.
+
+    Attributes:
+        figures: numbers of the whole, by name, and how it was measured.
+
+    Raises:
+        InvalidModel: the files are damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.figures: Mapping[str, Any] = json.loads((folder / MANIFEST).read_bytes())["figures"]
+        except (OSError, ValueError, KeyError) as error:
+            remedy = "delete the folder; it is measured again"
+            raise InvalidModel("artefact", str(folder), f"is damaged ({error})", remedy) from error
+        self._shard = Shard(folder / TENSORS, "artefact")
+
+    def tensor(self, name: str) -> Tensor | None:
+        """The tensor of that name; None if the artefact does not cover it. Do not write to it."""
+        return self._shard.tensor(name) if name in self._shard.entries else None
+
+
+class Growing:
+    """An artefact in the making, in memory: what is being measured hangs on what was merged from its beginning."""
+
+    figures: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Takes what was measured."""
+        self._tensors[name] = tensor
+
+    def forget(self) -> None:
+        """Lets go of everything: it was used."""
+        self._tensors.clear()
+
+    def tensor(self, name: str) -> Tensor | None:
+        """As `Artefact.tensor`."""
+        return self._tensors.get(name)
+
+
+class Shelf:
+    """Finds artefacts and takes new ones.
+
+    Args:
+        models: the folder of each expert by name, and of the base under the empty name.
+    """
+
+    def __init__(self, models: Mapping[str, Path]) -> None:
+        self._models = models
+        self._open: dict[str, Artefact | Growing] = {}
+
+    def find(self, request: Request) -> Artefact | Growing | None:
+        """The artefact, if it was ever finished."""
+        digest = request.digest
+        if digest not in self._open:
+            place = next((p for p in self._places(request) if (p / MANIFEST).exists()), None)
+            if place is None:
+                return None
+            self._open[digest] = Artefact(place)
+        return self._open[digest]
+
+    def require(self, request: Request) -> Artefact | Growing:
+        """The artefact.
+
+        Raises:
+            MissingArtefact: it was not measured here.
+        """
+        found = self.find(request)
+        if found is None:
+            of = f"expert {request.expert}" if request.expert else "the models"
+            problem = f"has search documents on which the {request.kind} of {of} was not measured here"
+            remedy = "run `mergesearch statistics` on the study that the recipe is of"
+            raise MissingArtefact("suite", request.suite, problem, remedy)
+        return found
+
+    @contextmanager
+    def lending(self, request: Request, growing: Growing) -> Iterator[None]:
+        """For as long as it is in the making, the artefact is what there is of it."""
+        self._open[request.digest] = growing
+        try:
+            yield
+        finally:
+            del self._open[request.digest]
+
+    @contextmanager
+    def making(self, request: Request) -> Iterator[Path | None]:
+        """A folder to fill with `TENSORS`; None if another process finished it meanwhile. `finish` it within.
+
+        Raises:
+            OutputError: nothing can be written anywhere.
+        """
+        place = self._writable(request)
+        with _locked(place.with_suffix(".lock")):
+            if self.find(request) is not None:
+                yield None
+                return
+            with appearing(place) as folder:
+                yield folder
+
+    def _places(self, request: Request) -> list[Path]:
+        name = f"{request.kind.replace(' ', '-')}-{request.digest}"
+        if given := os.environ.get(VARIABLE):
+            return [Path(given) / name]
+        return [self._models[request.expert] / _HIDDEN / name, _cache() / name]
+
+    def _writable(self, request: Request) -> Path:
+        """The first place that can be written; its parent is there."""
+        *others, last = self._places(request)
+        for place in others:
+            try:
+                place.parent.mkdir(exist_ok=True)
+            except OSError:
+                continue
+            if os.access(place.parent, os.W_OK):
+                return place
+        last.parent.mkdir(parents=True, exist_ok=True)
+        return last
+
+
+def finish(folder: Path, request: Request, figures: Mapping[str, Any]) -> None:
+    """Writes the manifest: the last of an artefact's files."""
+    content = {"schema": "mergesearch/artefact/v1", "request": asdict(request), "figures": dict(figures)}
+    write_file(folder / MANIFEST, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mergesearch" / "artefacts"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the file's lock; the system frees it when the process dies."""
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,131 @@
+"""Rows of the methods that read what was measured on a suite's search documents."""
+
+from dataclasses import replace
+
+from merging.catalog.declare import Method, Parameter
+from merging.catalog.parameters import lambda_, weight
+
+_ONCE = "{} a tensor; what is measured, is measured once for an expert and a suite"
+
+
+def _measure(name: str, doc: str, default: int, span: tuple[int, int]) -> Parameter:
+    """A number that says how much is measured; a search leaves it alone."""
+    low, high = span
+    return Parameter(
+        name, doc, "int", default, default, low, high, 1, 1 << 20, scope="study", stage="measure", searched=False
+    )
+
+
+def _choice(name: str, doc: str, choices: tuple[str, ...], stage: str) -> Parameter:
+    return Parameter(
+        name,
+        doc,
+        "choice",
+        choices[0],
+        choices[0],
+        choices=choices,
+        scope="study",
+        stage="measure" if stage == "measure" else "prepare",
+        searched=False,
+    )
+
+
+_DOCUMENTS = _measure("documents", "most search documents of each task that are read", 128, (32, 1024))
+_TEXTS = _choice(
+    "texts",
+    "which of these an expert is measured on: those whose answers it explains better than every other expert, or all",
+    ("own", "all"),
+    "measure",
+)
+_RIDGE = Parameter(
+    "ridge",
+    "pull toward the weighted mean, as a share of the mean squared input",
+    "float",
+    1e-3,
+    1e-3,
+    1e-6,
+    1.0,
+    1e-9,
+    1e6,
+    log=True,
+)
+_ALPHA = Parameter(
+    "alpha",
+    "how much of the products between different inputs counts; 0 leaves each input's own square",
+    "float",
+    0.9,
+    1.0,
+    0.1,
+    1.0,
+    0.0,
+    1.0,
+)
+_BLOCK = _measure(
+    "block", "inputs wider than this keep products within runs of so many alone; 1: squares alone", 4096, (256, 8192)
+)
+
+_REGMEAN = Method(
+    "regmean",
+    "the matrices whose outputs lie nearest to every expert's on its own inputs, by least squares",
+    "θ₀ + λ (Σ w_t τ_t G_t) (Σ w_t G_t)⁻¹, G_t = E[x xᵀ] of expert t's inputs; θ₀ + λ Σ w_t τ_t / Σ w_t elsewhere",
+    "merging.methods.regmean:regmean",
+    "https://arxiv.org/abs/2212.09849",
+    _ONCE.format("one product and one solve [in, in]"),
+    "products between inputs times α, with a ridge toward the weighted mean; padding never counts; embeddings, heads, "
+    "fused experts, biases and norms take the mean",
+    artefacts=("inputs",),
+    normalised=True,
+    weight=weight(minimum=0.0),
+    parameters=(lambda_(0.5, 2.0, searched=True), _ALPHA, _RIDGE, _TEXTS, _DOCUMENTS, _BLOCK),
+)
+
+METHODS = (
+    Method(
+        "fisher",
+        "average each element by how sure each expert is of it",
+        "θ₀ + λ Σ w_t (F_t + ε) τ_t / Σ w_t (F_t + ε), F_t = E[(∂ log p(y|x) / ∂θ)²] of expert t",
+        "merging.methods.fisher:fisher",
+        "https://arxiv.org/abs/2111.09832",
+        _ONCE.format("one pass over deltas and Fisher information"),
+        "of each sequence by itself, as the paper defines it (later ports square the gradient of a batch); answers "
+        "are drawn from the expert, or with `labels: given` are those of the documents (empirical Fisher); each "
+        "expert's F is divided by its norm first, and ε is a multiple of its mean: a large one gives the plain average",
+        artefacts=("fisher",),
+        normalised=True,
+        weight=weight(minimum=0.0),
+        parameters=(
+            lambda_(0.5, 2.0, searched=True),
+            Parameter(
+                "floor",
+                "added to each expert's Fisher information, as a multiple of its mean",
+                "float",
+                1e-2,
+                1e-2,
+                1e-4,
+                10.0,
+                1e-12,
+                1e12,
+                log=True,
+            ),
+            _choice("balance", "what each expert's Fisher is divided by first", ("norm", "mean", "none"), "prepare"),
+            _choice(
+                "labels", "whose answers are explained: drawn from the expert, or given", ("drawn", "given"), "measure"
+            ),
+            _TEXTS,
+            _DOCUMENTS,
+        ),
+    ),
+    _REGMEAN,
+    replace(
+        _REGMEAN,
+        name="regmean_pp",
+        summary="RegMean on the inputs that come out of the merged layers before: a polish of one recipe",
+        formula="as regmean, G_t of expert t's layer behind the merged layers before it",
+        code="merging.methods.regmean:regmean_pp",
+        paper="https://arxiv.org/abs/2508.03121",
+        cost="a pass of every expert over the documents, layer by layer, for each candidate: a search with it is slow",
+        reading="as regmean; what was measured belongs to one recipe with all its numbers, so a search measures anew "
+        "for every trial: meant for a winner's last polish",
+        artefacts=("propagated inputs",),
+    ),
+)

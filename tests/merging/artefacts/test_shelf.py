@@ -1,0 +1,123 @@
+"""Where artefacts lie: whole or not at all, found again, made once, and read by merges."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from merging.artefacts.request import Request
+from merging.artefacts.shelf import MANIFEST, TENSORS, VARIABLE, Artefact, MissingArtefact, Shelf, finish
+from merging.engine import Engine
+from merging.errors import InvalidModel
+from merging.export import export
+from merging.recipe import GroupMerge
+from merging.weightfiles import write_weights
+from tests.merging.factories import SUITE, a_recipe, open_models, recipe_of
+
+REQUEST = Request("fisher", "a", ("1",), "c", SUITE, (("documents", 8),))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in ("base", "a"):
+        (tmp_path / name).mkdir()
+    return Shelf({"": tmp_path / "base", "a": tmp_path / "a"})
+
+
+def fill(folder: Path, value: float = 1.0) -> None:
+    def ones(name: str, out: Tensor) -> None:
+        out.fill_(value)
+
+    write_weights(folder, [(TENSORS, [("w", torch.float32, (3,))])], ones, indexed=False)
+    finish(folder, REQUEST, {"mean": 0.5})
+
+
+def make(shelf: Shelf) -> Path:
+    with shelf.making(REQUEST) as folder:
+        assert folder is not None
+        fill(folder)
+    found = shelf.find(REQUEST)
+    assert isinstance(found, Artefact)
+    return found.folder
+
+
+def test_it_lies_beside_its_model_and_is_found_again(shelf: Shelf, tmp_path: Path) -> None:
+    assert shelf.find(REQUEST) is None
+    place = make(shelf)
+    assert place == tmp_path / "a" / ".mergesearch" / f"fisher-{REQUEST.digest}"
+    found = Shelf({"": tmp_path / "base", "a": tmp_path / "a"}).require(REQUEST)
+    tensor = found.tensor("w")
+    assert tensor is not None and tensor.tolist() == [1.0] * 3 and found.tensor("other") is None
+    assert found.figures["mean"] == 0.5
+    assert json.loads((place / MANIFEST).read_text())["request"]["suite"] == SUITE
+
+
+def test_the_environment_may_name_another_place(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "elsewhere"))
+    assert make(shelf).parent == tmp_path / "elsewhere" and not (tmp_path / "a" / ".mergesearch").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_passed_over(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "a" / ".mergesearch").write_text("in the way")
+    assert make(shelf).parent == tmp_path / "cache" / "mergesearch" / "artefacts"
+
+
+def test_what_fails_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), shelf.making(REQUEST) as folder:
+        assert folder is not None
+        fill(folder)
+        raise KeyboardInterrupt
+    left = [path for path in (tmp_path / "a" / ".mergesearch").iterdir() if path.suffix != ".lock"]
+    assert left == [] and shelf.find(REQUEST) is None
+    make(shelf)
+
+
+def test_two_that_want_the_same_make_it_once(shelf: Shelf) -> None:
+    begun, done, second = threading.Event(), threading.Event(), []
+
+    def other() -> None:
+        with shelf.making(REQUEST) as folder:
+            second.append(folder)
+
+    with shelf.making(REQUEST) as folder:
+        assert folder is not None
+        thread = threading.Thread(target=other)
+        thread.start()
+        begun.set()
+        assert second == []  # it waits for the lock
+        fill(folder)
+    thread.join(30)
+    done.set()
+    assert second == [None]
+
+
+@pytest.mark.parametrize("file", [MANIFEST, TENSORS])
+def test_a_damaged_one_says_what_to_do(shelf: Shelf, tmp_path: Path, file: str) -> None:
+    place = make(shelf)
+    (place / file).write_bytes(b"{}")
+    with pytest.raises(InvalidModel, match="artefact: "):
+        Shelf({"a": tmp_path / "a"}).find(REQUEST)
+
+
+def test_a_merge_without_its_artefact_names_the_remedy(tmp_path: Path) -> None:
+    models = open_models(tmp_path, experts=2)
+    group = GroupMerge(layers=(0, 4), method="fisher", weights={"add": 1.0, "sort": 1.0})
+    with pytest.raises(MissingArtefact, match=r"suite: '5+' .* of expert add .* run `mergesearch statistics`"):
+        Engine(models).plans(recipe_of(models, (group,), suite=SUITE))
+    with pytest.raises(MissingArtefact):
+        export(recipe_of(models, (group,), suite=SUITE), models, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["fisher", "regmean", "regmean_pp"])
+def test_another_suite_is_another_merge(tmp_path: Path, method: str) -> None:
+    models = open_models(tmp_path, experts=2)
+    plan = Engine(models).plans(a_recipe(models, method))["model.layers.0.mlp.up_proj.weight"]
+    again = Engine(models).plans(a_recipe(models, method))["model.layers.0.mlp.up_proj.weight"]
+    assert plan.effect == again.effect
+    assert plan.merge.readings is not None and len(plan.merge.readings.digests) >= 1
