@@ -16,11 +16,11 @@ from torch import Tensor
 
 from merging.checkpoint import SINGLE, Checkpoint
 from merging.companions import companions
+from merging.configfile import tied
 from merging.errors import InvalidModel
 from merging.fingerprint import is_finite
 from merging.folder import appearing, write_file
 from merging.models import ModelSet
-from merging.resultconfig import tied
 from merging.roles import role
 from merging.weightfiles import write_weights
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from merging.arrangement import arrange
 from merging.checkpoint import SINGLE
+from merging.configfile import as_bytes
 from merging.engine import Engine, Plan
 from merging.folder import appearing, write_file
 from merging.models import ModelSet
 from merging.recipe import Recipe, relocated
-from merging.resultconfig import as_bytes, result_config
+from merging.resultconfig import result_config
 from merging.weightfiles import Shape, write_weights
 
 

@@ -1,11 +1,11 @@
 """The config.json of a result: the base's, with what the merge changed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from merging.arrangement import Arrangement
-from merging.checkpoint import Checkpoint, tie_flag
+from merging.configfile import tied
 from merging.layers import COUNTS
 from merging.models import ModelSet
 from merging.vocabulary.ids import translated
@@ -26,13 +26,6 @@ def result_config(models: ModelSet, dtype: str | None, arrangement: Arrangement)
         _restack(config, arrangement.origins, models.layout.layer_count)
     if dtype:
         _store_as(config, dtype)
-    return config
-
-
-def tied(config: dict[str, Any], base: Checkpoint) -> dict[str, Any]:
-    """The configuration, saying that the head is tied where it is left out and nothing else says so."""
-    if base.ties_head and tie_flag(config) is None:
-        config["tie_word_embeddings"] = True
     return config
 
 
@@ -58,8 +51,3 @@ def _restack(config: dict[str, Any], origins: Sequence[int], count: int) -> None
 def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
     """A config and the configs inside it."""
     return [config, *(value for value in config.values() if isinstance(value, dict))]
-
-
-def as_bytes(config: Mapping[str, Any]) -> bytes:
-    """The file."""
-    return json.dumps(config, indent=2).encode() + b"\n"

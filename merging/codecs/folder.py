@@ -22,10 +22,10 @@ from merging.codecs.contract import Packed
 from merging.codecs.packing import Item
 from merging.codecs.record import RECORD, SCHEMA, Record, Stored, read_record
 from merging.companions import companions
+from merging.configfile import as_bytes, tied
 from merging.errors import InvalidModel
 from merging.fingerprint import FingerprintCache
 from merging.folder import appearing, write_file
-from merging.resultconfig import as_bytes, tied
 from merging.shard import Shard, header
 
 PAYLOAD = "delta.safetensors"

@@ -1,0 +1,1 @@
+"""Models that were trained apart, brought into one order of hidden units: what may be permuted, matched, written."""

@@ -1,0 +1,112 @@
+"""Writes a copy of a checkpoint whose units stand in another model's order, one tensor at a time.
+
+The folder appears whole or not at all (`merging.folder`). The copy computes what the expert computes: to merge it with
+the reference is another step.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from merging.checkpoint import SINGLE, Checkpoint
+from merging.companions import companions
+from merging.configfile import tied
+from merging.errors import InvalidModel
+from merging.fingerprint import is_finite
+from merging.folder import appearing, write_file
+from merging.permuting.apply import permute
+from merging.permuting.decoder import check_parts, specify
+from merging.permuting.matching import Match, Source, cosine, match_weights
+from merging.permuting.specification import Specification
+from merging.weightfiles import write_weights
+
+RECORD = "alignment.json"
+SCHEMA = "mergesearch/alignment/v1"
+
+
+def align(
+    expert: Checkpoint, reference: Checkpoint, to: Path, *, parts: Sequence[str] = ("mlp",), seed: int = 0
+) -> Match:
+    """Writes the expert with its units in the order in which its weights are most like the reference's.
+
+    Layout, dtypes, config.json and companions are the expert's; its numbers are the same, bit for bit, elsewhere. In
+    `alignment.json` stand the orders, and the cosine of the two models before and after.
+
+    Args:
+        expert: the model to bring into another order.
+        reference: the model that has the order, of one shape with it; if `residual` may be permuted, also of one
+            vocabulary, row by row.
+        to: the folder to create; its parent must exist.
+        parts: what may be permuted: `mlp`, `attention`, `residual`, or `all`.
+        seed: of the order in which matching visits the permutations.
+
+    Raises:
+        InvalidModel: a model is not understood or not finite, or they differ in tensors or shapes.
+        InvalidRecipe: no such part.
+        OutputError: `to` exists or cannot be written. Nothing is left behind, whatever is raised.
+    """
+    with appearing(to) as folder:
+        specification = _specification(expert, reference, parts)
+        ours, theirs = _finite(reference, specification), _finite(expert, specification)
+        match = match_weights(specification, ours, theirs, seed)
+        _write(expert, specification, match, folder)
+        before, after = (cosine(specification, ours, theirs, orders) for orders in ({}, match.orders))
+        record = {
+            "schema": SCHEMA,
+            "expert": str(expert.path),
+            "reference": str(reference.path),
+            "parts": list(check_parts(parts)),
+            "seed": seed,
+            "sweeps": match.sweeps,
+            "gain": match.gain,
+            "similarity": {"before": before, "after": after},
+            "permutations": {name: order.tolist() for name, order in match.orders.items()},
+        }
+        write_file(folder / RECORD, json.dumps(record).encode() + b"\n")
+    return match
+
+
+def _specification(expert: Checkpoint, reference: Checkpoint, parts: Sequence[str]) -> Specification:
+    """That of both models.
+
+    Raises:
+        InvalidModel: they are not built alike where it matters.
+    """
+    made, other = (
+        specify({name: model.entry(name).shape for name in model.names}, model.config, parts, model.key)
+        for model in (expert, reference)
+    )
+    for name in sorted({*made.sites, *other.sites}):
+        shapes = [model.entry(name).shape if name in model.names else None for model in (expert, reference)]
+        if shapes[0] != shapes[1] or made.sites.get(name) != other.sites.get(name):
+            said = ["missing" if shape is None else f"of shape {list(shape)}" for shape in shapes]
+            problem = f"is {said[0]} here and {said[1]} in the reference, or their heads differ"
+            raise InvalidModel(expert.key, name, problem, "align models of one architecture and size")
+    return made
+
+
+def _finite(model: Checkpoint, specification: Specification) -> Source:
+    """The model's tensors, each looked at once."""
+    for name in sorted(specification.sites):
+        if not is_finite(model.tensor(name)):
+            problem = f"has NaN or infinity in tensor {name}"
+            raise InvalidModel(model.key, str(model.path), problem, "use a checkpoint that trained to the end")
+    return model.tensor
+
+
+def _write(expert: Checkpoint, specification: Specification, match: Match, folder: Path) -> None:
+    """The weights laid out as the expert's, config.json, the tokenizer and the other files beside them."""
+
+    def fill(name: str, out: Tensor) -> None:
+        out.copy_(permute(specification, match.orders, name, expert.tensor(name)))
+
+    files = [(file, [(entry.name, entry.dtype, entry.shape) for entry in held]) for file, held in expert.files()]
+    write_weights(folder, files, fill, indexed=SINGLE not in expert.shards)
+    for source in companions(expert.path):
+        target = folder / source.relative_to(expert.path)
+        target.parent.mkdir(exist_ok=True)
+        write_file(target, source.read_bytes())
+    config = tied(dict(expert.config), expert)
+    write_file(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")
