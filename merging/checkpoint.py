@@ -86,6 +86,10 @@ class Checkpoint:
         """The tensor as a view of the file; do not write to it."""
         return self._home[name].tensor(name)
 
+    def held(self, name: str) -> Tensor:
+        """The tensor as it is kept: itself (`merging.expert`)."""
+        return self.tensor(name)
+
     def files(self) -> Iterator[tuple[str, tuple[Entry, ...]]]:
         """Each weight file's name and its tensors in the order of their bytes; aliases left out."""
         for name, shard in self.shards.items():
@@ -162,7 +166,7 @@ def _config(path: Path, key: str) -> dict[str, Any]:
         raise InvalidModel(key, shown, problem, "give the folder of a Hugging Face checkpoint")
     full = (path / "config.json").exists() and ((path / SINGLE).exists() or (path / INDEX).exists())
     if (path / "adapter_config.json").exists() and not full:
-        remedy = "merge it into its base first: peft's merge_and_unload(), then save_pretrained()"
+        remedy = "give it as an expert; as a base, merge it first: peft's merge_and_unload(), then save_pretrained()"
         raise InvalidModel(key, shown, "is a LoRA adapter, not a full checkpoint", remedy)
     if not (path / "config.json").exists():
         raise InvalidModel(key, shown, "has no config.json", "give the folder that save_pretrained() wrote")

@@ -1,6 +1,6 @@
 """A base and its experts, opened together and known to fit together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import NamedTuple, overload
 from torch import Tensor
 
 from merging.checkpoint import Checkpoint, tie_flag
+from merging.codecs.contract import Packed
 from merging.companions import companions_digest
 from merging.errors import InvalidModel
+from merging.expert import Expert, open_expert, unpacked
 from merging.fingerprint import FingerprintCache
 from merging.layers import Layout, layout
 from merging.vocabulary.alignment import Alignment
@@ -25,6 +27,27 @@ class Stack(NamedTuple):
 
     base: Tensor
     experts: Sequence[Tensor]
+
+
+class Held(NamedTuple):
+    """One tensor in every model, as each is kept; in the order of `ModelSet.names`."""
+
+    base: Tensor
+    experts: Sequence[Tensor | Packed]
+
+    def stack(self) -> Stack:
+        """The tensors themselves: those that are kept in another form are made now."""
+        return Stack(self.base, [unpacked(expert, self.base) for expert in self.experts])
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Held":
+        """The same elsewhere."""
+        experts = [move(each) if isinstance(each, Tensor) else each.moved(move) for each in self.experts]
+        return Held(move(self.base), experts)
+
+    @property
+    def plain(self) -> bool:
+        """Whether every tensor is kept as itself."""
+        return all(isinstance(expert, Tensor) for expert in self.experts)
 
 
 class ModelSet:
@@ -42,7 +65,7 @@ class ModelSet:
     def __init__(
         self,
         base: Checkpoint,
-        experts: Mapping[str, Checkpoint],
+        experts: Mapping[str, Expert],
         cache: FingerprintCache | None,
         tokenizer: str = BASE,
         alignment: Alignment | None = None,
@@ -81,9 +104,9 @@ class ModelSet:
         """
         keys = expert_keys or [f"models.experts[{i}]" for i in range(len(experts))]
         ancestor = Checkpoint(base, base_key)
-        opened = {}
+        opened: dict[str, Expert] = {}
         for (name, path), key in zip(experts.items(), keys, strict=True):
-            opened[name] = Checkpoint(path, key)
+            opened[name] = open_expert(path, key, ancestor, cache)
             _check_names(opened[name], ancestor)
         alignment = align(ancestor, opened, tokenizer, tokenizer_key)
         for expert in opened.values():
@@ -115,17 +138,22 @@ class ModelSet:
         rows = self.alignment.fingerprints()  # the same weights under other tokens are another merge
         return {key: blake2b(f"{mine}{rows[key]}".encode(), digest_size=16).hexdigest() for key, mine in found.items()}
 
-    def stack(self, name: str) -> Stack:
-        """One tensor of every model, as views of the files [*shape]; do not write to them.
+    def held(self, name: str) -> Held:
+        """One tensor of every model, as it is kept: as views of the files; do not write to them.
 
         Where vocabularies differ, embeddings and heads are copies with the rows of the result.
         """
-        base, experts = self.base.tensor(name), [expert.tensor(name) for expert in self.experts.values()]
+        base = self.base.tensor(name)
         axis = self.vocabulary_axis(name)
         if axis is None or self.alignment is None:
-            return Stack(base, experts)
+            return Held(base, [expert.held(name) for expert in self.experts.values()])
+        experts = [expert.tensor(name) for expert in self.experts.values()]
         indices = [self.alignment.experts[expert] for expert in self.experts]
-        return Stack(*aligned_stack(base, experts, self.alignment.base, indices, axis))
+        return Held(*aligned_stack(base, experts, self.alignment.base, indices, axis))
+
+    def stack(self, name: str) -> Stack:
+        """One tensor of every model [*shape]; do not write to them."""
+        return self.held(name).stack()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape in the result."""
@@ -180,7 +208,7 @@ class _Fingerprints(Sequence[str]):
         return [found[f"expert:{name}"] for name in self._models.names][index]
 
 
-def _check_names(expert: Checkpoint, base: Checkpoint) -> None:
+def _check_names(expert: Expert, base: Checkpoint) -> None:
     """Raises InvalidModel unless both have tensors of the same names."""
     mine, theirs = set(expert.names), set(base.names)
     if mine != theirs:
@@ -194,7 +222,7 @@ def _check_names(expert: Checkpoint, base: Checkpoint) -> None:
         raise InvalidModel(expert.key, str(expert.path), problem, remedy)
 
 
-def _check_tensor(name: str, expert: Checkpoint, base: Checkpoint, alignment: Alignment | None) -> None:
+def _check_tensor(name: str, expert: Expert, base: Checkpoint, alignment: Alignment | None) -> None:
     mine, theirs = expert.entry(name), base.entry(name)
     axis = vocabulary_axis(name, theirs.shape, alignment.ancestor.rows) if alignment else None
     if axis is not None and len(mine.shape) == len(theirs.shape):

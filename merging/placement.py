@@ -1,8 +1,12 @@
-"""Where the stacks wait between builds: on the device if they fit, else in pinned memory, else in the mapped files."""
+"""Where models wait between builds: on the device if they fit, else in pinned memory, else in the mapped files.
+
+They wait as they are kept: a LoRA as its factors, a compressed delta compressed.
+"""
 
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from merging.models import ModelSet, Stack
 
@@ -12,7 +16,7 @@ def stack_source(
 ) -> Callable[[str], Stack]:
     """A function that gives a tensor's stack on its device.
 
-    On the CPU these are views of the mapped files: nothing is copied but embeddings whose vocabularies differ.
+    On the CPU they wait in the mapped files: nothing is copied but embeddings whose vocabularies differ.
 
     Args:
         models: the models.
@@ -20,16 +24,22 @@ def stack_source(
         device_bytes: how much device memory the stacks may take; None: half of what is free.
     """
     away = {name for name, device in devices.items() if device.type != "cpu"}
-    if not away:
-        views = {name: models.stack(name) for name in devices}  # made once: to make them takes as long as a small merge
-        return views.__getitem__
-    sources = (models.base, *models.experts.values())
-    need = sum(e.end - e.start for name in away for e in (s.entry(name) for s in sources))
-    if need <= (_half_of_free(devices) if device_bytes is None else device_bytes):
-        held = {name: _moved(models.stack(name), devices[name]) for name in away}
-        return lambda name: held[name] if name in held else models.stack(name)
-    pinned = {name: _pinned(models.stack(name)) for name in away}
-    return lambda name: _moved(pinned[name], devices[name]) if name in pinned else models.stack(name)
+    kept = {name: models.held(name) for name in devices if name not in away}  # once: it takes as long as a small merge
+    need = sum(_bytes(models, name) for name in away)
+    fits = need <= (_half_of_free(devices) if device_bytes is None else device_bytes)
+    kept |= {name: models.held(name).moved(_mover(devices[name]) if fits else Tensor.pin_memory) for name in away}
+    made = {name: held.stack() for name, held in kept.items() if held.plain}  # nothing to make: the tensors themselves
+
+    def stack(name: str) -> Stack:
+        if name in away and not fits:
+            return kept[name].moved(_mover(devices[name])).stack()
+        return made[name] if name in made else kept[name].stack()
+
+    return stack
+
+
+def _bytes(models: ModelSet, name: str) -> int:
+    return sum(e.end - e.start for e in (source.entry(name) for source in (models.base, *models.experts.values())))
 
 
 def _half_of_free(devices: Mapping[str, torch.device]) -> int:
@@ -37,9 +47,5 @@ def _half_of_free(devices: Mapping[str, torch.device]) -> int:
     return sum(torch.cuda.mem_get_info(device)[0] for device in found) // 2
 
 
-def _moved(stack: Stack, device: torch.device) -> Stack:
-    return Stack(stack.base.to(device, non_blocking=True), [x.to(device, non_blocking=True) for x in stack.experts])
-
-
-def _pinned(stack: Stack) -> Stack:
-    return Stack(stack.base.pin_memory(), [x.pin_memory() for x in stack.experts])
+def _mover(device: torch.device) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.to(device, non_blocking=True)

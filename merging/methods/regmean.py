@@ -46,7 +46,8 @@ class _RegMean:
         if context.role != "matrix" or not torch.isfinite(deltas).all():
             return None
         upright = deltas.mT if context.transposed else deltas
-        blocks, first = [], 0
+        blocks: list[Block] = []
+        first = 0
         while first < upright.shape[2]:
             grams = [context.measured.tensor(self._kind, t, f"gram.{len(blocks)}") for t in range(len(deltas))]
             found = tuple(each.to(deltas.device) for each in grams if each is not None)
@@ -95,11 +96,13 @@ def _solved(deltas: Tensor, block: Block, anchor: Tensor, shares: list[float], p
     if float(diagonal.mean()) == 0.0:  # inputs that are always 0 ask for nothing
         return torch.zeros_like(anchor)
     if not alpha:
-        return ((moment - anchor.double() * diagonal) / (diagonal + ridge)).float()
+        apart: Tensor = (moment - anchor.double() * diagonal) / (diagonal + ridge)
+        return apart.float()
     off.diagonal().add_((1.0 - alpha) * diagonal)
     moment -= anchor.double() @ off
     off.diagonal().add_(ridge)
-    return torch.cholesky_solve(moment.mT, torch.linalg.cholesky(off)).mT.float()
+    solution: Tensor = torch.cholesky_solve(moment.mT, torch.linalg.cholesky(off))
+    return solution.mT.float()
 
 
 def _times(delta: Tensor, gram: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from merging.checkpoint import Checkpoint
 from merging.errors import InvalidModel
+from merging.expert import Expert
 from merging.vocabulary.alignment import Alignment, make_alignment
 from merging.vocabulary.choice import BASE, check_choice
 from merging.vocabulary.files import output_files
@@ -13,7 +14,7 @@ from merging.vocabulary.tokens import Vocabulary
 
 
 def align(
-    base: Checkpoint, experts: Mapping[str, Checkpoint], tokenizer: str = BASE, key: str = "tokenizer"
+    base: Checkpoint, experts: Mapping[str, Expert], tokenizer: str = BASE, key: str = "tokenizer"
 ) -> Alignment | None:
     """How the rows of these models come together; None if every row means the same in all of them already.
 
@@ -42,7 +43,7 @@ def align(
     return found
 
 
-def embedding_rows(model: Checkpoint) -> int:
+def embedding_rows(model: Expert) -> int:
     """Rows of the input embedding; of several, the one that config.json calls the vocabulary's, else the outermost.
 
     Raises:
@@ -58,7 +59,7 @@ def embedding_rows(model: Checkpoint) -> int:
     return next((size for size in sizes if size in declared), sizes[0])
 
 
-def _differs(expert: Checkpoint, base: Checkpoint) -> bool:
+def _differs(expert: Expert, base: Checkpoint) -> bool:
     """Whether the two may have different vocabularies."""
     common = sorted(name for name in {*expert.names} & {*base.names} if is_vocabulary(name))
     if any(expert.entry(name).shape != base.entry(name).shape for name in common):
@@ -66,7 +67,7 @@ def _differs(expert: Checkpoint, base: Checkpoint) -> bool:
     return has_tokens(expert.path) and token_files(expert.path) != token_files(base.path)
 
 
-def _vocabulary(expert: Checkpoint, base: Vocabulary) -> Vocabulary:
+def _vocabulary(expert: Expert, base: Vocabulary) -> Vocabulary:
     rows = embedding_rows(expert)
     if has_tokens(expert.path):
         return Vocabulary.read(expert.path, expert.key, rows)
@@ -76,7 +77,7 @@ def _vocabulary(expert: Checkpoint, base: Vocabulary) -> Vocabulary:
     return Vocabulary(base.ids, base.added, rows, expert.path, expert.key)
 
 
-def _check_rows(model: Checkpoint) -> None:
+def _check_rows(model: Expert) -> None:
     """Raises InvalidModel if a tensor called like the vocabulary's has another number of rows than the embedding."""
     rows = embedding_rows(model)
     for name in model.names:

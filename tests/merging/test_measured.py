@@ -16,7 +16,7 @@ from merging.methods.fisher import fisher
 from merging.methods.regmean import regmean
 from tests.merging.driver import context_of, merge, parameters_of
 
-EXACT = {"ridge": 1e-9, "alpha": 1.0}
+EXACT: dict[str, Any] = {"ridge": 1e-9, "alpha": 1.0}
 
 
 @dataclass(frozen=True)
