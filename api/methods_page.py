@@ -31,6 +31,16 @@ _FAMILIES = {
         "Work on the singular values of linear layers' weights. Biases, norms, embeddings and heads get the mean "
         "of the deltas.",
     ),
+    "measured": (
+        "Measured on data",
+        "Read what was measured of every expert on the study's search documents, once: see [artefacts](artefacts.md). "
+        "The holdout is never read.",
+    ),
+    "learned": (
+        "Learned on data",
+        "Coefficients or masks that were learned by gradient on the study's search documents, once; weights are "
+        "searched on top of them.",
+    ),
     "structural": ("Structural", "Compose models of whole layers."),
 }
 _WEIGHTS = {
@@ -104,7 +114,8 @@ def experts(row: Method) -> str:
 
 def needs(row: Method) -> str:
     """What it reads, in words."""
-    return ", ".join([*(["the base"] if row.needs_base else []), *row.needs]) or "nothing but the experts"
+    measured = [f"measured {kind}" if kind != "coefficients" else "learned coefficients" for kind in row.artefacts]
+    return ", ".join([*(["the base"] if row.needs_base else []), *row.needs, *measured]) or "nothing but the experts"
 
 
 def parameter_row(row: Method, p: Parameter) -> str:

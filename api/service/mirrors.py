@@ -93,7 +93,7 @@ class Mirrors:
         mirror = self._open.get(study.id)
         if mirror is None:
             setup = study.setup
-            space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], setup["suite_digest"])
+            space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], setup.get("suite_digest", ""))
             mirror = Mirror(self._url, study, space, self._store, lambda said: log.warning("%s", said))
             self._open[study.id] = mirror
         self._written[study.id] = time.monotonic()

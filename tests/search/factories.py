@@ -48,7 +48,7 @@ def make_spec(**sections: Any) -> StudySpec:
 
 def space_of(**sections: Any) -> Space:
     """The space of a study over a model of four layers."""
-    return make_space(make_spec(**sections), LAYERS)
+    return make_space(make_spec(**sections), LAYERS, "5" * 32)
 
 
 def fingerprints(spec: StudySpec) -> dict[str, str]:
