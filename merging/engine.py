@@ -138,6 +138,13 @@ class Engine:
         own = self.models.base.entry(plan.part.base).dtype
         return plan.merge.stored if plan.merge.stored and own.is_floating_point else own
 
+    def coefficients(self, plan: Plan) -> Sequence[float] | Tensor:
+        """Those of base and experts in a tensor whose method is linear: as `LinearMethod.coefficients`."""
+        code, merge = plan.merge.code, plan.merge
+        if not is_linear(code):
+            raise ValueError(f"{merge.method} is no linear combination of the models")
+        return code.coefficients(merge.weights, merge.parameters, self._context(plan))
+
     @torch.no_grad()
     def merge(self, plan: Plan, out: Tensor) -> None:
         """Writes one merged tensor, rounded to the stored dtype.
@@ -162,8 +169,7 @@ class Engine:
         """Writes the tensor; whether it is finite."""
         code, merge, context = plan.merge.code, plan.merge, self._context(plan)
         if is_linear(code):
-            coefficients = code.coefficients(merge.weights, merge.parameters, context)
-            return combine_linear(out, stack, coefficients, stored)
+            return combine_linear(out, stack, self.coefficients(plan), stored)
         if is_elementwise(code):
             program = code.program(merge.weights, merge.parameters, context)
             return kernel.run(program, out, stack.base, stack.experts, stored)

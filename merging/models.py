@@ -12,7 +12,8 @@ from merging.checkpoint import Checkpoint, tie_flag
 from merging.codecs.contract import Packed
 from merging.companions import companions_digest
 from merging.errors import InvalidModel
-from merging.expert import Expert, open_expert, unpacked
+from merging.expert import Expert, unpacked
+from merging.expertfolder import open_expert
 from merging.fingerprint import FingerprintCache
 from merging.layers import Layout, layout
 from merging.vocabulary.alignment import Alignment

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -106,6 +107,7 @@ def write_adapter(
     whole: Mapping[str, Tensor],
     about: Mapping[str, Any],
     prefix: str = "",
+    extra: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Writes the adapter θ_0 + up · down for matrices, θ_0 + τ for tensors that are written whole.
 
@@ -118,6 +120,7 @@ def write_adapter(
             peft saves.
         about: further keys of adapter_config.json: `base_model_name_or_path`, `task_type` …
         prefix: what the model's class puts before the checkpoint's names, if that (`transformer.` for GPT-2).
+        extra: more files by plain name.
 
     Raises:
         InvalidModel: a name or shape is not the base's, nothing changed, or peft has no place for a change.
@@ -131,6 +134,8 @@ def write_adapter(
     with appearing(to, sum(tensor.nbytes for tensor in tensors.values())) as folder:
         write_weights(folder, [(WEIGHTS, ordered)], lambda name, out: _fill(out, tensors[name]), indexed=False)
         write_file(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+        for name, content in extra.items():
+            write_file(folder / name, content)
 
 
 def _fill(out: Tensor, tensor: Tensor) -> None:

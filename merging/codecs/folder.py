@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BufferedWriter
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -73,7 +74,12 @@ class _Part(NamedTuple):
 
 
 def write(
-    to: Path, base: Checkpoint, packed: Iterable[Item], about: About, cache: FingerprintCache | None = None
+    to: Path,
+    base: Checkpoint,
+    packed: Iterable[Item],
+    about: About,
+    cache: FingerprintCache | None = None,
+    extra: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Record:
     """Writes a compressed expert; needs room for its payload twice, for a while.
 
@@ -82,6 +88,7 @@ def write(
         base: what it was packed against.
         packed: every tensor's name, form and packed tensor; taken one at a time.
         cache: remembers the base's fingerprint.
+        extra: more files by plain name.
 
     Returns:
         What now stands in delta.json.
@@ -101,6 +108,8 @@ def write(
             target = folder / source.relative_to(about.like.path)
             target.parent.mkdir(exist_ok=True)
             write_file(target, source.read_bytes())
+        for name, content in extra.items():
+            write_file(folder / name, content)
     return record
 
 

@@ -10,13 +10,14 @@ from merging.codecs.catalog import Row, codec, implementation
 from merging.codecs.contract import Codec, Packed
 from merging.codecs.whole import Same, Whole
 from merging.errors import InvalidModel
+from merging.expert import Expert
 from merging.fingerprint import is_finite
 from merging.roles import role
 
 Item = tuple[str, str, Packed]
 
 
-def pack_expert(base: Checkpoint, expert: Checkpoint, name: str, settings: Mapping[str, object]) -> Iterator[Item]:
+def pack_expert(base: Checkpoint, expert: Expert, name: str, settings: Mapping[str, object]) -> Iterator[Item]:
     """Every tensor's name, the form it is in (`merging.codecs.catalog.FORMS`) and the packed tensor, by name.
 
     A tensor is read and packed when its turn comes. Integers, flags and tensors of another shape than the base's (rows
@@ -40,9 +41,7 @@ def pack_expert(base: Checkpoint, expert: Checkpoint, name: str, settings: Mappi
     return ((tensor, *_pack(tensor, base, expert, row, chosen)) for tensor in expert.names)
 
 
-def _pack(
-    name: str, base: Checkpoint, expert: Checkpoint, row: Row, settings: Mapping[str, float]
-) -> tuple[str, Packed]:
+def _pack(name: str, base: Checkpoint, expert: Expert, row: Row, settings: Mapping[str, float]) -> tuple[str, Packed]:
     """One tensor: its form, and the tensor in it."""
     before, after = base.tensor(name), expert.tensor(name)
     if before.shape != after.shape:

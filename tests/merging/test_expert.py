@@ -15,7 +15,8 @@ from merging.codecs.catalog import CODECS, codec
 from merging.codecs.folder import About, write
 from merging.codecs.packing import pack_expert
 from merging.errors import InvalidModel
-from merging.expert import DeltaExpert, open_expert
+from merging.expert import DeltaExpert
+from merging.expertfolder import open_expert
 from merging.export import export
 from merging.models import ModelSet
 from merging.resident import ResidentModel
