@@ -1,13 +1,14 @@
 """`mergesearch merge`: one recipe file straight to a checkpoint."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from api.compressing import FULL, write_as
 from merging.checkpoint import Checkpoint
 from merging.errors import InvalidModel, InvalidRecipe
-from merging.export import export
 from merging.layers import Layout, layout
 from merging.mergekit import read, write
 from merging.mergekit.document import Document, parse
@@ -63,8 +64,11 @@ def as_mergekit(recipe: Recipe) -> str:
     return yaml.safe_dump(write(recipe, layout_of, stored), sort_keys=False)
 
 
-def build_file(path: Path, to: Path) -> None:
-    """Merge what the recipe file says into the new folder `to`.
+def build_file(path: Path, to: Path, form: str = FULL, settings: Mapping[str, float] | None = None) -> str:
+    """Merge what the recipe file says into the new folder `to`, and say what was written.
+
+    Args:
+        form, settings: as of `write_as`.
 
     Raises:
         InvalidInput: the recipe, a model or the folder cannot work; nothing is left behind.
@@ -74,4 +78,4 @@ def build_file(path: Path, to: Path) -> None:
     experts = {name: Path(place) for name, place in recipe.experts.items()}
     keys = [f"experts.{name}" for name in experts]
     models = ModelSet.open(Path(recipe.base), experts, base_key="base", expert_keys=keys, tokenizer=recipe.tokenizer)
-    export(recipe, models, to.absolute())
+    return write_as(form, recipe, models, to, settings or {})

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api import cli_service
+from api import cli_models, cli_service
 from api.client import cli as client
 from api.client.cli import MaybeServer
 from api.output import print_json, screen
@@ -166,22 +166,25 @@ def export_command(
     study: Annotated[str, typer.Argument(help="The study's name.")],
     to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
     trial: Annotated[int | None, typer.Option(help="Number of the trial. [default: the winner]")] = None,
+    form: Annotated[str, typer.Option("--as", help="full, lora (for peft), or a codec of `compress`.")] = "full",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of the form's setting.")] = None,
     home: Home = DEFAULT_HOME,
     server: MaybeServer = None,
 ) -> None:
-    """Write a study's winner (or another trial) as a checkpoint that transformers loads."""
+    """Write a study's winner (or another trial) as a checkpoint that transformers loads, or as what it changes."""
     if server is not None and not _names_home(context):
         client.remote_export(study, trial, to, server)
         return
     from api.choice import chosen_trial
+    from api.compressing import parsed
     from api.show import open_existing
-    from api.winner import export_trial
+    from api.winner import Form, export_trial
 
     store = open_existing(home)
     found = store.studies.get(study)
     chosen = chosen_trial(store, found, trial)
-    export_trial(store, found, chosen, to)
-    Console(stderr=True).print(f"trial {chosen.number} ({chosen.origin}) exported to {to}", highlight=False)
+    said = export_trial(store, found, chosen, to, form=Form(form, parsed(settings or [])))
+    Console(stderr=True).print(f"trial {chosen.number} ({chosen.origin}): {said}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -190,10 +193,13 @@ def merge(
     to: Annotated[Path | None, typer.Option("--to", help="The folder to create.")] = None,
     as_mergekit: Annotated[bool, typer.Option("--as-mergekit", help="Print the mergekit config instead.")] = False,
     as_recipe: Annotated[bool, typer.Option("--as-recipe", help="Print the recipe, as JSON, instead.")] = False,
+    form: Annotated[str, typer.Option("--as", help="full, lora (for peft), or a codec of `compress`.")] = "full",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of the form's setting.")] = None,
 ) -> None:
     """Build one recipe, ours or mergekit's, straight to disk; or print it in the other's words."""
     from api.build import as_mergekit as written
     from api.build import build_file, load_recipe
+    from api.compressing import parsed
 
     if (to is not None) + as_mergekit + as_recipe != 1:
         raise typer.BadParameter("give one of --to FOLDER, --as-mergekit and --as-recipe")
@@ -202,8 +208,8 @@ def merge(
     elif as_recipe:
         typer.echo(load_recipe(recipe).to_json())
     elif to is not None:
-        build_file(recipe, to)
-        Console(stderr=True).print(f"merged to {to}", highlight=False)
+        said = build_file(recipe, to, form, parsed(settings or []))
+        Console(stderr=True).print(said, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -278,6 +284,7 @@ def doctor(
 
 
 client.register(app)
+cli_models.register(app)
 cli_service.register(app)
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -120,6 +122,19 @@ def studies_table(lines: Sequence[StudyLine]) -> Table:
     for line in lines:
         ended = sum(count for state, count in line.trials.items() if state != "open")
         table.add_row(line.name, line.state, f"{ended}/{line.asked}", "" if line.best is None else f"{line.best:.4f}")
+    return table
+
+
+def artefacts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What was measured, what it cost, and where it lies."""
+    table = Table()
+    for name in ("measured", "of", "seconds", "memory", "read", "folder"):
+        table.add_column(name, justify="right" if name in ("seconds", "memory", "read") else "left", overflow="fold")
+    for row in rows:
+        memory = decimal(row["bytes"])
+        times = f"{row['rounds']} times" if row["rounds"] > 1 else "once"
+        of = row["expert"] or "all models"
+        table.add_row(row["kind"], of, f"{row['seconds']:.1f}", memory, times, escape(row["folder"]))
     return table
 
 

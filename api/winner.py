@@ -1,23 +1,39 @@
 """Exports a trial of a study as a checkpoint, with a model card, its recipe, the verdict and a way to check it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from api.card import model_card
 from api.choice import chosen_trial
+from api.compressing import FULL, write_as
+from api.measuring import ensure, nobody
 from db.records import Evaluation, Study, Trial
 from db.store import Store
 from merging.errors import Conflict, InvalidRecipe
-from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe
+from search.study import StudySpec
 
 
-def export_trial(store: Store, study: Study, trial: Trial, to: Path, *, stays: bool = True) -> None:
-    """Write the trial's merge to a new folder.
+class Form(NamedTuple):
+    """What a merge is exported as: one of `api.compressing.FORMS`, with its settings."""
+
+    name: str = FULL
+    settings: Mapping[str, float] = MappingProxyType({})
+
+
+def export_trial(
+    store: Store, study: Study, trial: Trial, to: Path, *, stays: bool = True, form: Form | None = None
+) -> str:
+    """Write the trial's merge to a new folder, and say what was written. What its method looked at is measured again
+    if it is gone.
 
     Args:
         stays: whether it is used where it lies now, so that the card may name places relative to it.
+        form: by default a full checkpoint.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -32,7 +48,10 @@ def export_trial(store: Store, study: Study, trial: Trial, to: Path, *, stays: b
     now = {"fingerprints": dict(models.fingerprints), "companions": models.companions_digest}
     if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
-    export(recipe, models, to, _extras(store, study, trial, evaluation, to if stays else None))
+    ensure([recipe], models, StudySpec.model_validate(study.spec), "cpu", nobody)
+    extras = _extras(store, study, trial, evaluation, to if stays else None)
+    name, settings = form or Form()
+    return write_as(name, recipe, models, to, settings, extras)
 
 
 def exported_recipe(to: Path) -> Recipe | None:

@@ -161,6 +161,19 @@ def _mismatch(name: str, problem: str) -> InvalidModel:
     return InvalidModel("models.base", name, problem, "use a model whose checkpoint transformers loads name by name")
 
 
+def class_prefix(base: Path, names: Iterable[str]) -> str:
+    """What the model's class puts before the checkpoint's names: `transformer.` for a GPT-2 of the hub; often nothing.
+
+    Raises:
+        InvalidModel: the folder holds no model that can be loaded.
+    """
+    model, _ = load_live(base, "meta")
+    own = dict(model.state_dict(keep_vars=True))
+    found = ((name, place.tensor) for name, place in _places(model, sorted(names), own).items() if place is not None)
+    prefixes = {whole.removesuffix(name) for name, whole in found if whole.endswith(name) and whole != name}
+    return min(prefixes) if len(prefixes) == 1 else ""
+
+
 def check_loads(base: Path, names: Iterable[str]) -> None:
     """See whether `load_live` and `live_tensors` will work, without reading any weights.
 

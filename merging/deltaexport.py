@@ -31,6 +31,10 @@ from merging.shard import Entry
 _SUM = 1e-9  # by how much coefficients that leave the base in place may differ from 1 in sum
 
 
+LOW_RANK = 1.0 - 1e-8
+"""Keeps whatever is more than rounding: what is of low rank comes out whole, and nothing else becomes small."""
+
+
 @dataclass(frozen=True)
 class AdapterSettings:
     """How large an exported LoRA is.
@@ -41,7 +45,7 @@ class AdapterSettings:
         prefix: as of `write_adapter`.
     """
 
-    energy: float = 0.9999
+    energy: float = LOW_RANK
     rank: int | None = None
     prefix: str = ""
 

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,6 +15,7 @@ from db.store import Store
 from evaluation.artefacts.workshop import Workshop
 from evaluation.chat import template_folder
 from evaluation.errors import EngineLost, NonFiniteScore
+from evaluation.frame import frame
 from evaluation.live import live_tensors, load_live
 from evaluation.lm.budget import out_of_memory
 from evaluation.result import TaskScore
@@ -25,9 +25,8 @@ from evaluation.suite import Suite
 from evaluation.vllm.start import live_device, start
 from evaluation.wanted import Wanted
 from merging.errors import Conflict, InvalidRecipe, NonFiniteCandidate
-from merging.export import export
 from merging.models import ModelSet
-from merging.recipe import SCHEMA, GroupMerge, Recipe
+from merging.recipe import Recipe
 from merging.resident import ResidentModel
 from workers.benches import DeviceLost, Impossible, Progress
 from workers.host import memory
@@ -48,7 +47,7 @@ class Resident:
     def __init__(self, study: Study, store: Store, device: str) -> None:
         models = _open(study, store)
         on_vllm = _evaluation(study).backend == "vllm"
-        with _frame(models) as folder:
+        with frame(models) as folder:
             self._place = live_device(folder, device) if on_vllm else device
             self.live, self.tokenizer = load_live(folder, self._place, study.spec["dtype"])
             tensors = live_tensors(self.live, models.base.names)
@@ -174,21 +173,6 @@ class ModelBenches:
         gc.collect()  # a model and its hooks refer to each other
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
-
-
-@contextmanager
-def _frame(models: ModelSet) -> Iterator[Path]:
-    """A folder whose model has the candidates' shapes and tokenizer: the base's, else that of any merge."""
-    if models.tokenizer == "base":
-        yield models.base.path
-        return
-    whole = GroupMerge(layers=(0, models.layout.layer_count), method="uniform")
-    places = {name: str(expert.path) for name, expert in models.experts.items()}
-    base = str(models.base.path)
-    recipe = Recipe(schema_=SCHEMA, base=base, experts=places, tokenizer=models.tokenizer, groups=(whole,))
-    with TemporaryDirectory(prefix="mergesearch-") as folder:
-        export(recipe, models, Path(folder) / "frame")
-        yield Path(folder) / "frame"
 
 
 def _evaluation(study: Study) -> EvaluationSpec:

@@ -93,7 +93,8 @@ class Mirrors:
         mirror = self._open.get(study.id)
         if mirror is None:
             setup = study.setup
-            space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], setup.get("suite_digest", ""))
+            suite = setup.get("suite_digest", "")
+            space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], suite)
             mirror = Mirror(self._url, study, space, self._store, lambda said: log.warning("%s", said))
             self._open[study.id] = mirror
         self._written[study.id] = time.monotonic()

@@ -8,6 +8,7 @@ other. All of it may be deleted at any time, and is then measured again.
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,13 +18,15 @@ from typing import Any
 
 from torch import Tensor
 
-from merging.artefacts.request import Request
+from merging.artefacts.request import OF_RECIPE, Request
 from merging.errors import InvalidModel, InvalidRecipe
 from merging.folder import appearing, write_file
 from merging.shard import Shard
 
 VARIABLE = "MERGESEARCH_ARTEFACTS"
 TENSORS, MANIFEST = "artefact.safetensors", "artefact.json"
+MOST_OF_RECIPES = 4
+"""Artefacts that belong to one recipe each are measured again when they are wanted again: so many are kept."""
 _HIDDEN = ".mergesearch"
 
 
@@ -107,7 +110,7 @@ class Shelf:
         if found is None:
             of = f"expert {request.expert}" if request.expert else "the models"
             problem = f"has search documents on which the {request.kind} of {of} was not measured here"
-            remedy = "run `mergesearch statistics` on the study that the recipe is of"
+            remedy = "run `mergesearch measure` on the study that the recipe is of"
             raise MissingArtefact("suite", request.suite, problem, remedy)
         return found
 
@@ -134,6 +137,8 @@ class Shelf:
                 return
             with appearing(place) as folder:
                 yield folder
+            if request.kind in OF_RECIPE:
+                _thin(place)
 
     def _places(self, request: Request) -> list[Path]:
         name = f"{request.kind.replace(' ', '-')}-{request.digest}"
@@ -159,6 +164,16 @@ def finish(folder: Path, request: Request, figures: Mapping[str, Any]) -> None:
     """Writes the manifest: the last of an artefact's files."""
     content = {"schema": "mergesearch/artefact/v1", "request": asdict(request), "figures": dict(figures)}
     write_file(folder / MANIFEST, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _thin(place: Path) -> None:
+    """Removes all but the latest of what belongs to single recipes: a search makes one for every trial."""
+    kind = place.name.rpartition("-")[0]
+    found = sorted(place.parent.glob(f"{kind}-*/{MANIFEST}"), key=lambda manifest: manifest.stat().st_mtime_ns)
+    for manifest in found[:-MOST_OF_RECIPES]:
+        manifest.unlink(missing_ok=True)
+        shutil.rmtree(manifest.parent, ignore_errors=True)
+        manifest.parent.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _cache() -> Path:

@@ -107,7 +107,7 @@ def test_a_damaged_one_says_what_to_do(shelf: Shelf, tmp_path: Path, file: str) 
 def test_a_merge_without_its_artefact_names_the_remedy(tmp_path: Path) -> None:
     models = open_models(tmp_path, experts=2)
     group = GroupMerge(layers=(0, 4), method="fisher", weights={"add": 1.0, "sort": 1.0})
-    with pytest.raises(MissingArtefact, match=r"suite: '5+' .* of expert add .* run `mergesearch statistics`"):
+    with pytest.raises(MissingArtefact, match=r"suite: '5+' .* of expert add .* run `mergesearch measure`"):
         Engine(models).plans(recipe_of(models, (group,), suite=SUITE))
     with pytest.raises(MissingArtefact):
         export(recipe_of(models, (group,), suite=SUITE), models, tmp_path / "out")

@@ -1,0 +1,59 @@
+"""Commands on models rather than studies: measured, compressed, written as a LoRA."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+
+from api.output import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("measure")(measure)
+    app.command("compress")(compress)
+
+
+def measure(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda:0 …")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Measure what a study's methods want to know of its experts on search documents; a search does so by itself."""
+    from api.measuring import measured
+    from api.report import artefacts_table
+    from api.run import require_devices
+    from evaluation.artefacts.contract import Measurement
+    from merging.artefacts.request import Request
+    from search.study import load_study
+
+    require_devices((device,))
+    console = Console(stderr=True)
+
+    def begun(request: Request, measurement: Measurement) -> None:
+        of = request.expert or "all models"
+        times = f"{measurement.rounds} times" if measurement.rounds > 1 else "once"
+        takes = f"{decimal(measurement.need)} beside the model, reads the texts {times}"
+        console.print(f"measuring {request.kind} of {of}: {takes}", highlight=False)
+
+    rows = measured(load_study(study), device, begun)
+    if as_json:
+        print_json(rows)
+    else:
+        Console().print(artefacts_table(rows))
+
+
+def compress(
+    expert: Annotated[Path, typer.Argument(help="The fine-tuned model, or a LoRA.")],
+    base: Annotated[Path, typer.Option("--base", help="What it was tuned from.")],
+    codec: Annotated[str, typer.Option("--codec", help="bitdelta, compeft, sparse, lowrank, xor, or lora for peft.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of a codec's setting.")] = None,
+) -> None:
+    """Write an expert as a small delta of its base: an expert of any study of that base, as it was before."""
+    from api.compressing import compress_expert
+
+    said = compress_expert(expert, base, to, codec, settings or [])
+    Console(stderr=True).print(said, highlight=False, soft_wrap=True)

@@ -1,0 +1,103 @@
+"""`mergesearch compress`, and the forms other than a full checkpoint that a merge is exported in."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+
+from evaluation.live import class_prefix
+from merging.codecs.catalog import CODECS
+from merging.deltaexport import AdapterSettings, export_adapter, export_compressed
+from merging.errors import InvalidStudy
+from merging.export import export
+from merging.models import ModelSet
+from merging.recipe import SCHEMA, GroupMerge, Recipe
+
+LORA, FULL = "lora", "full"
+FORMS = (FULL, LORA, *CODECS)
+
+
+def compress_expert(expert: Path, base: Path, to: Path, codec: str, settings: Sequence[str]) -> str:
+    """Write an expert in a small form, and say how small it is.
+
+    Args:
+        settings: `name=value` each.
+
+    Raises:
+        InvalidInput: a folder, the codec or a setting cannot work; nothing is left behind.
+    """
+    models = ModelSet.open(base, {"expert": expert}, base_key="--base", expert_keys=["EXPERT"])
+    whole = GroupMerge(layers=(0, models.layout.layer_count), method="linear", weights={"expert": 1.0})
+    recipe = Recipe(
+        schema_=SCHEMA, base=str(base.resolve()), experts={"expert": str(expert.resolve())}, groups=(whole,)
+    )
+    if codec == FULL:
+        remedy = f"use one of {', '.join(FORMS[1:])}"
+        raise InvalidStudy("--codec", codec, "is no smaller form", remedy)
+    return write_as(codec, recipe, models, to, parsed(settings))
+
+
+def write_as(
+    form: str,
+    recipe: Recipe,
+    models: ModelSet,
+    to: Path,
+    settings: Mapping[str, float],
+    extra: Mapping[str, bytes] | None = None,
+) -> str:
+    """Write a merge in one of `FORMS`, and say what was written.
+
+    Raises:
+        InvalidInput: the form or a setting is unknown, or the merge cannot be written so; nothing is left behind.
+    """
+    to = to.absolute()
+    if form == FULL:
+        if settings:
+            raise InvalidStudy("--set", next(iter(settings)), "is no setting of a full checkpoint", "leave it out")
+        export(recipe, models, to, extra)
+        return f"exported to {to}"
+    if form == LORA:
+        names = class_prefix(models.base.path, models.base.names)
+        found = export_adapter(recipe, models, to, _lora(settings, names), extra)
+        ranks = [row.rank for row in found.kept.values() if row.rank]
+        most = f"ranks up to {max(ranks)}" if ranks else "no factors"
+        return f"LoRA in {to}: {most}, {len(found.whole)} tensors whole, {found.share:.4%} of the delta's energy"
+    if form not in CODECS:
+        raise InvalidStudy("form", form, "is none that a merge can be written in", f"use one of {', '.join(FORMS)}")
+    CODECS[form].checked(settings, "--set")
+    record = export_compressed(recipe, models, to, (form, dict(settings)), extra)
+    full = sum(entry.end - entry.start for entry in map(models.base.entry, models.base.names))
+    return (
+        f"{form} in {to}: {record.bits_per_parameter:.3g} bits a parameter, {decimal(record.bytes_)} "
+        f"(the base: {decimal(full)})"
+    )
+
+
+def parsed(settings: Sequence[str]) -> dict[str, float]:
+    """`name=value` each as numbers by name.
+
+    Raises:
+        InvalidStudy: one is something else.
+    """
+    found = {}
+    for each in settings:
+        name, _, value = each.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise InvalidStudy("--set", each, "is not name=number", "write e.g. --set density=0.1") from error
+    return found
+
+
+def _lora(settings: Mapping[str, Any], prefix: str) -> AdapterSettings:
+    known = {"energy": (0.0, 1.0), "rank": (1.0, float(1 << 20))}
+    for name, value in settings.items():
+        if name not in known:
+            raise InvalidStudy(f"--set {name}", value, "is no setting of lora", f"its settings: {', '.join(known)}")
+        low, high = known[name]
+        if not low < value + (name == "rank") or value > high:
+            raise InvalidStudy(f"--set {name}", value, "is out of range", f"use a value in ({low:g}, {high:g}]")
+    rank = settings.get("rank")
+    whole = None if rank is None else int(rank)
+    return AdapterSettings(float(settings.get("energy", AdapterSettings.energy)), whole, prefix)
