@@ -15,11 +15,17 @@ from evaluation.result import Scored, TaskScore
 from evaluation.spec import JUDGE_SCALE, PROXY
 from search.verdict import Finalist, Verdict
 
+# How stock lm-eval loads an export of that form; other forms it does not know.
+_LOADED = {"full": "pretrained=.", "lora": "pretrained={base},tokenizer={base},peft=."}
 
-def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path | None) -> str:
+
+def model_card(
+    store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path | None, form: str = "full"
+) -> str:
     """The model card, in the form the hub reads.
 
     Args:
+        form: what the merge is exported as (`api.compressing.FORMS`).
         to: where the export will lie; the card names other places relative to it. None: nobody knows (it will be
             downloaded), and they are named in full.
     """
@@ -28,7 +34,7 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
     verdict = Verdict.model_validate(study.verdict) if study.verdict else None
     lines = [
         "---",
-        "library_name: transformers",
+        f"library_name: {'peft' if form == 'lora' else 'transformers'}",
         "tags: [merge, mergesearch]",
         "base_model:",
         *(f"- {json.dumps(Path(path).name)}" for path in (recipe.base, *recipe.experts.values())),
@@ -38,15 +44,24 @@ def model_card(store: Store, study: Study, trial: Trial, evaluation: Evaluation,
         f"A merge found by mergesearch: {describe(recipe)}. The exact recipe is in `recipe.json` "
         f"(digest `{evaluation.recipe_digest}`).",
         "",
-        f"It is trial {trial.number} ({trial.origin}) of {len(store.trials.all(study.id))}.",
+        f"It is trial {trial.number} ({trial.origin}) of {len(store.trials.all(study.id))}.{_form_line(form)}",
         "",
         *score_lines(verdict, trial.number, outcome.scores),
         "",
         *own_lines(study.spec["evaluation"]["tasks"]),
-        *check_lines(study, to),
+        *check_lines(study, to, form),
         "",
     ]
     return "\n".join(lines)
+
+
+def _form_line(form: str) -> str:
+    """What lies in the folder, where it is no full checkpoint."""
+    if form == "full":
+        return ""
+    kind = "a LoRA of the base" if form == "lora" else f"a delta of the base, compressed by `{form}`"
+    lossy = "" if form in ("lora", "xor") else " The scores are those of the merge before it was compressed."
+    return f" This folder holds {kind}.{lossy}"
 
 
 def score_lines(verdict: Verdict | None, trial: int, scores: Sequence[TaskScore]) -> list[str]:
@@ -110,8 +125,10 @@ def _belief(finalist: Finalist, verdict: Verdict) -> list[str]:
     return lines
 
 
-def check_lines(study: Study, to: Path | None) -> list[str]:
+def check_lines(study: Study, to: Path | None, form: str = "full") -> list[str]:
     """The stock commands that print the scores; one for the tasks that can share one."""
+    if form not in _LOADED:
+        return []
     together: dict[tuple[bool, int | None], list[str]] = defaultdict(list)
     for task in study.spec["evaluation"]["tasks"]:
         if task.get("kind", "lm_eval") != "lm_eval":
@@ -122,7 +139,9 @@ def check_lines(study: Study, to: Path | None) -> list[str]:
         return []
     lines = ["## Check the scores", "Run in this folder, with stock lm-eval:", ""]
     for (few_shot, override), names in together.items():
-        lines += ["```", _command(study.spec["evaluation"], names, override, few_shot, to), "```"]
+        command = _command(study.spec["evaluation"], names, override, few_shot, to)
+        base = shlex.quote(_place(study.spec["models"]["base"], to))
+        lines += ["```", command.replace(_LOADED["full"], _LOADED[form].format(base=base)), "```"]
     if any(not few_shot for few_shot, _ in together):
         lines.append("These are the holdout scores; `samples_search.json` names the search documents in the same way.")
     if any(few_shot for few_shot, _ in together):
@@ -136,8 +155,7 @@ def check_lines(study: Study, to: Path | None) -> list[str]:
 def _command(spec: dict[str, Any], tasks: list[str], shots: int | None, few_shot: bool, to: Path | None) -> str:
     words = ["lm_eval --model hf --model_args pretrained=.", f"--tasks {','.join(tasks)}"]
     if spec["include_path"]:
-        place = spec["include_path"] if to is None else os.path.relpath(spec["include_path"], to)
-        words.append(f"--include_path {shlex.quote(place)}")
+        words.append(f"--include_path {shlex.quote(_place(spec['include_path'], to))}")
     if shots is not None:
         words.append(f"--num_fewshot {shots}")
     if spec.get("chat_template"):  # studies of an earlier version do not say
@@ -145,3 +163,7 @@ def _command(spec: dict[str, Any], tasks: list[str], shots: int | None, few_shot
     words.append("--log_samples --output_path check" if few_shot else "--samples samples_holdout.json")
     words.append(f"--batch_size {spec['batch_size']}")
     return " ".join(words)
+
+
+def _place(folder: str, to: Path | None) -> str:
+    return folder if to is None else os.path.relpath(folder, to)

@@ -1,8 +1,8 @@
 """`mergesearch compress`, and the forms other than a full checkpoint that a merge is exported in."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.filesize import decimal
 
@@ -58,8 +58,9 @@ def write_as(
         export(recipe, models, to, extra)
         return f"exported to {to}"
     if form == LORA:
-        names = class_prefix(models.base.path, models.base.names)
-        found = export_adapter(recipe, models, to, _lora(settings, names), extra)
+        size = _lora(settings)
+        size = replace(size, prefix=class_prefix(models.base.path, models.base.names))
+        found = export_adapter(recipe, models, to, size, extra)
         ranks = [row.rank for row in found.kept.values() if row.rank]
         most = f"ranks up to {max(ranks)}" if ranks else "no factors"
         return f"LoRA in {to}: {most}, {len(found.whole)} tensors whole, {found.share:.4%} of the delta's energy"
@@ -90,7 +91,7 @@ def parsed(settings: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _lora(settings: Mapping[str, Any], prefix: str) -> AdapterSettings:
+def _lora(settings: Mapping[str, float]) -> AdapterSettings:
     known = {"energy": (0.0, 1.0), "rank": (1.0, float(1 << 20))}
     for name, value in settings.items():
         if name not in known:
@@ -100,4 +101,4 @@ def _lora(settings: Mapping[str, Any], prefix: str) -> AdapterSettings:
             raise InvalidStudy(f"--set {name}", value, "is out of range", f"use a value in ({low:g}, {high:g}]")
     rank = settings.get("rank")
     whole = None if rank is None else int(rank)
-    return AdapterSettings(float(settings.get("energy", AdapterSettings.energy)), whole, prefix)
+    return AdapterSettings(settings.get("energy", AdapterSettings.energy), whole)

@@ -10,7 +10,7 @@ from api.card import model_card
 from api.choice import chosen_trial
 from api.compressing import FULL, write_as
 from api.measuring import ensure, nobody
-from db.records import Evaluation, Study, Trial
+from db.records import Study, Trial
 from db.store import Store
 from merging.errors import Conflict, InvalidRecipe
 from merging.models import ModelSet
@@ -49,8 +49,9 @@ def export_trial(
     if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
     ensure([recipe], models, StudySpec.model_validate(study.spec), "cpu", nobody)
-    extras = _extras(store, study, trial, evaluation, to if stays else None)
     name, settings = form or Form()
+    extras = _extras(store, study)
+    extras["README.md"] = model_card(store, study, trial, evaluation, to if stays else None, name).encode()
     return write_as(name, recipe, models, to, settings, extras)
 
 
@@ -103,8 +104,8 @@ def export_winner(store: Store, study: Study, to: Path) -> Path:
     return place
 
 
-def _extras(store: Store, study: Study, trial: Trial, evaluation: Evaluation, to: Path | None) -> dict[str, bytes]:
-    files = {"README.md": model_card(store, study, trial, evaluation, to).encode()}
+def _extras(store: Store, study: Study) -> dict[str, bytes]:
+    files = {}
     documents = store.studies.documents(study.id)
     for part in ("search", "holdout"):
         samples = {task: sorted(given.ids) for (task, of), given in documents.items() if of == part}

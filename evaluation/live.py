@@ -164,10 +164,16 @@ def _mismatch(name: str, problem: str) -> InvalidModel:
 def class_prefix(base: Path, names: Iterable[str]) -> str:
     """What the model's class puts before the checkpoint's names: `transformer.` for a GPT-2 of the hub; often nothing.
 
-    Raises:
-        InvalidModel: the folder holds no model that can be loaded.
+    Nothing, too, for a model that is no causal language model.
     """
-    model, _ = load_live(base, "meta")
+    import transformers  # seconds to import
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError):
+        return ""
     own = dict(model.state_dict(keep_vars=True))
     found = ((name, place.tensor) for name, place in _places(model, sorted(names), own).items() if place is not None)
     prefixes = {whole.removesuffix(name) for name, whole in found if whole.endswith(name) and whole != name}
