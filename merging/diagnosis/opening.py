@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import Literal
 
 from merging.checkpoint import Checkpoint, tie_flag
 from merging.errors import InvalidModel
+from merging.expert import Expert
+from merging.expertfolder import open_expert
 from merging.layers import Layout, layout
 from merging.vocabulary.opening import align
 
@@ -66,7 +69,7 @@ class Opened:
     """
 
     base: Checkpoint | None
-    experts: Mapping[str, Checkpoint]
+    experts: Mapping[str, Expert]
     facts: Mapping[str, Facts]
     misfits: tuple[Misfit, ...]
 
@@ -95,15 +98,24 @@ def open_all(base: Path, experts: Mapping[str, Path]) -> Opened:
     Args:
         experts: their folders by name; no expert is called `BASE`.
     """
-    opened: dict[str, Checkpoint] = {}
     misfits: list[Misfit] = []
-    for name, path in {BASE: base, **experts}.items():
+
+    def unreadable(name: str, error: InvalidModel) -> None:
+        misfits.append(Misfit(name, "unreadable", f"{error.value!r} {error.problem}; {error.remedy}"))
+
+    ancestor: Checkpoint | None = None
+    try:
+        ancestor = Checkpoint(base, BASE)
+    except InvalidModel as error:
+        unreadable(BASE, error)
+    opened: dict[str, Expert] = {}
+    for name, path in experts.items():
         try:
-            opened[name] = Checkpoint(path, name)
+            opened[name] = Checkpoint(path, name) if ancestor is None else open_expert(path, name, ancestor)
         except InvalidModel as error:
-            misfits.append(Misfit(name, "unreadable", f"{error.value!r} {error.problem}; {error.remedy}"))
-    facts = {name: _facts(checkpoint) for name, checkpoint in opened.items()}
-    ancestor = opened.pop(BASE, None)
+            unreadable(name, error)
+    facts = {BASE: _facts(ancestor)} if ancestor is not None else {}
+    facts |= {name: _facts(expert) for name, expert in opened.items()}
     if ancestor is not None:
         places = layout(ancestor.names, ancestor.config)
         for name, checkpoint in opened.items():
@@ -111,7 +123,7 @@ def open_all(base: Path, experts: Mapping[str, Path]) -> Opened:
     return Opened(ancestor, opened, facts, tuple(misfits))
 
 
-def _compare(name: str, expert: Checkpoint, base: Checkpoint, places: Layout) -> list[Misfit]:
+def _compare(name: str, expert: Expert, base: Checkpoint, places: Layout) -> list[Misfit]:
     mine, theirs = set(expert.names), set(base.names)
     lists: dict[Kind, list[str]] = {"missing": sorted(theirs - mine), "extra": sorted(mine - theirs)}
     lists |= {"rows": [], "shape": [], "numbers": []}
@@ -134,7 +146,7 @@ def _compare(name: str, expert: Checkpoint, base: Checkpoint, places: Layout) ->
     ]
 
 
-def _unaligned(expert: Checkpoint, base: Checkpoint) -> str:
+def _unaligned(expert: Expert, base: Checkpoint) -> str:
     """Why the expert's vocabulary cannot be brought together with the base's; empty if it can, or is the same."""
     try:
         align(base, {expert.key: expert})
@@ -144,7 +156,7 @@ def _unaligned(expert: Checkpoint, base: Checkpoint) -> str:
     return ""
 
 
-def _problem(kind: Kind, tensor: str, expert: Checkpoint, base: Checkpoint) -> str:
+def _problem(kind: Kind, tensor: str, expert: Expert, base: Checkpoint) -> str:
     """What is wrong with the first tensor of that kind."""
     if kind in ("missing", "extra"):
         return f"lacks the base's {tensor}" if kind == "missing" else f"has {tensor}, which the base lacks"
@@ -154,11 +166,11 @@ def _problem(kind: Kind, tensor: str, expert: Checkpoint, base: Checkpoint) -> s
     return f"has {tensor} of shape {list(here.shape)} where the base has {list(there.shape)}"
 
 
-def _facts(checkpoint: Checkpoint) -> Facts:
+def _facts(checkpoint: Expert) -> Facts:
     entries = [checkpoint.entry(name) for name in checkpoint.names]
     counts: Counter[str] = Counter()
     for entry in entries:
-        counts[str(entry.dtype).removeprefix("torch.")] += (entry.end - entry.start) // entry.dtype.itemsize
+        counts[str(entry.dtype).removeprefix("torch.")] += prod(entry.shape)
     dtypes = dict(counts.most_common())
     tokens = token_digest(checkpoint.path)
     return Facts(str(checkpoint.path), sum(dtypes.values()), dtypes, tie_flag(checkpoint.config), tokens)
