@@ -144,10 +144,10 @@ class Recipe(_Frozen):
         return max(g.layers[1] for g in self.groups)
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, shortest exact numbers."""
-        return json.dumps(
-            self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        """Canonical JSON: sorted keys, no spaces, shortest exact numbers; `suite` only where one is named."""
+        silent = None if self.suite else {"suite"}
+        content = self.model_dump(mode="json", by_alias=True, exclude=silent)
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def digest(self, fingerprints: Mapping[str, str]) -> str:
         """32 hex digits that name this merge of these bytes.

@@ -1,11 +1,12 @@
 """Gradients of the live model by checkpoint name, for as long as somebody asks for them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 Gradients = Callable[[], Iterator[tuple[str, Tensor]]]
 
@@ -21,15 +22,14 @@ def tracked(model: Any, tensors: Mapping[str, Tensor]) -> Iterator[Gradients]:
         What gives each tensor's gradient after a backward pass, read only, and forgets them all; those that had no
         part in it are left out.
     """
-    owners = {name: _owner(model, tensor) for name, tensor in tensors.items()}
-    followed = {id(owner): owner for owner in owners.values() if owner is not None}
+    of = owners(model, tensors)
+    followed = {id(owner): owner for owner in of.values() if owner is not None}
 
     def gradients() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in tensors.items():
-            owner = owners[name]
+            owner = of[name]
             if owner is not None and owner.grad is not None:
-                place = tensor.storage_offset() - owner.storage_offset()
-                yield name, owner.grad.contiguous().as_strided(tensor.shape, tensor.stride(), place)
+                yield name, _share(owner, owner.grad, tensor)
         for owner in followed.values():
             owner.grad = None
 
@@ -44,12 +44,27 @@ def tracked(model: Any, tensors: Mapping[str, Tensor]) -> Iterator[Gradients]:
             owner.grad = None
 
 
-def _owner(model: Any, tensor: Tensor) -> torch.nn.Parameter | None:
-    """The parameter that a tensor is, or is a view of; None for a buffer."""
-    begin, memory = tensor.storage_offset(), tensor.untyped_storage().data_ptr()
-    parameter: torch.nn.Parameter
+def owners(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Parameter | None]:
+    """The parameter that each tensor is, or is a view of, by name; None for a buffer."""
+    places: dict[tuple[int, torch.dtype], list[Parameter]] = {}
     for parameter in model.parameters():
-        same = parameter.untyped_storage().data_ptr() == memory and parameter.dtype == tensor.dtype
-        if same and parameter.storage_offset() <= begin < parameter.storage_offset() + parameter.numel():
-            return parameter
-    return None
+        places.setdefault(_memory(parameter), []).append(parameter)
+    return {name: _owner(tensor, places.get(_memory(tensor), [])) for name, tensor in tensors.items()}
+
+
+def _memory(tensor: Tensor) -> tuple[int, torch.dtype]:
+    return tensor.untyped_storage().data_ptr(), tensor.dtype
+
+
+def _owner(tensor: Tensor, there: Iterable[Parameter]) -> Parameter | None:
+    begin = tensor.storage_offset()
+    held = (each for each in there if each.storage_offset() <= begin < each.storage_offset() + each.numel())
+    return next(held, None)
+
+
+def _share(owner: Parameter, gradient: Tensor, tensor: Tensor) -> Tensor:
+    """What of a parameter's gradient is a tensor's that is a view of the parameter."""
+    if gradient.stride() != owner.stride():
+        gradient = torch.empty_like(owner).copy_(gradient)  # laid out as the parameter
+    first = gradient.storage_offset() + tensor.storage_offset() - owner.storage_offset()
+    return gradient.as_strided(tensor.shape, tensor.stride(), first)

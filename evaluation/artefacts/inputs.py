@@ -115,7 +115,7 @@ class Inputs:
         with watched((layer, sums.add) for layer, sums in zip(layers, found, strict=True)) as show:
 
             def read(batch: Sequence[Text]) -> None:
-                show([len(text) - 1 for text in batch])
+                show([text.positions for text in batch])
                 forward(self.subject.model, batch)
 
             def restart() -> None:

@@ -1,5 +1,9 @@
-"""The live model's linear layers: which matrix of the checkpoint each is, which share an input, and watching them."""
+"""The live model's linear layers: which matrix of the checkpoint each is, which share an input, and watching them.
 
+A linear layer is any module whose `weight` is a matrix of the checkpoint, routers among them.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +22,12 @@ class Layer:
     """One input that some matrices share.
 
     Attributes:
-        module: the one of them that is called first.
+        modules: what computes with one of them; several, where the model uses it in several places.
         names: checkpoint names of the matrices.
         width: channels of the input.
     """
 
-    module: nn.Module
+    modules: tuple[nn.Module, ...]
     names: tuple[str, ...]
     width: int
 
@@ -31,22 +35,23 @@ class Layer:
 @torch.no_grad()
 def shared_inputs(subject: Subject) -> list[Layer]:
     """The linear layers that see all positions, those of one input together, in the order they are called."""
-    seen: dict[int, list[tuple[str, nn.Module]]] = {}
-    kept: list[Tensor] = []  # as long as they live, no other tensor has their identity
-    text = subject.texts[0]
-    lengths = [len(text) - 1] * 2  # two rows: a router may send them to different experts
+    modules = _linear(subject)
+    calls: dict[str, list[Tensor]] = {}  # as long as inputs live, no other tensor has the identity of one
+    text = min(subject.texts, key=len)
+    lengths = [text.positions] * 2  # two rows: what is computed once for all of them is no row's
 
-    def looking(name: str, module: nn.Module) -> Callable[[Tensor], None]:
-        def look(values: Tensor) -> None:
-            kept.append(values)
-            if real_positions(values, lengths) is not None:
-                seen.setdefault(id(values), []).append((name, module))
+    def looking(name: str) -> Callable[[Tensor], None]:
+        return lambda values: calls.setdefault(name, []).append(values)
 
-        return look
-
-    with _hooked((module, looking(name, module)) for name, module in _linear(subject)):
+    with _hooked((module, looking(name)) for name, found in modules.items() for module in found):
         forward(subject.model, [text, text])
-    return [Layer(each[0][1], tuple(name for name, _ in each), _width(each[0][1])) for each in seen.values()]
+    whole = {name for name, seen in calls.items() if all(real_positions(x, lengths) is not None for x in seen)}
+    routed = {_siblings(name) for name in modules if name not in whole}
+    inputs: dict[tuple[int, ...], list[str]] = {}
+    for name, seen in calls.items():
+        if _siblings(name) not in routed:
+            inputs.setdefault(tuple(map(id, seen)), []).append(name)
+    return [Layer(tuple(modules[each[0]]), tuple(each), calls[each[0]][0].shape[-1]) for each in inputs.values()]
 
 
 @contextmanager
@@ -67,7 +72,7 @@ def watched(layers: Iterable[tuple[Layer, Callable[[Tensor], None]]]) -> Iterato
 
         return look
 
-    with _hooked((layer.module, taking(take)) for layer, take in layers):
+    with _hooked((module, taking(take)) for layer, take in layers for module in layer.modules):
         yield lambda found: lengths.__setitem__(slice(None), list(found))
 
 
@@ -76,7 +81,7 @@ def _hooked(modules: Iterable[tuple[nn.Module, Callable[[Tensor], None]]]) -> It
     """Each module's function is called with its input, before the module is."""
 
     def hook(look: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda module, args: look(args[0])
+        return lambda module, args: look(args[0]) if args else None
 
     handles = [module.register_forward_pre_hook(hook(look)) for module, look in modules]
     try:
@@ -94,17 +99,23 @@ def real_positions(values: Tensor, lengths: Sequence[int]) -> Tensor | None:
     return torch.cat([torch.arange(length) + i * width for i, length in enumerate(lengths)])
 
 
-def _linear(subject: Subject) -> list[tuple[str, nn.Module]]:
-    """The modules whose weight is a matrix of the checkpoint, with its name."""
-    from transformers.pytorch_utils import Conv1D
-
+def _linear(subject: Subject) -> dict[str, list[nn.Module]]:
+    """The modules whose weight is a matrix of the checkpoint, by its name."""
     config = subject.model.config.to_dict()
     names = {(t.data_ptr(), t.shape): n for n, t in subject.tensors.items() if role(n, t.shape, config) == "matrix"}
-    modules = [module for module in subject.model.modules() if isinstance(module, nn.Linear | Conv1D)]
-    placed = [(names.get((module.weight.data_ptr(), module.weight.shape)), module) for module in modules]
-    return [(name, module) for name, module in placed if name is not None]
+    found: dict[str, list[nn.Module]] = {}
+    for module in subject.model.modules():
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
+        name = None if weight is None else names.get((weight.data_ptr(), weight.shape))
+        if name is not None:
+            found.setdefault(name, []).append(module)
+    return found
 
 
-def _width(module: Any) -> int:
-    weight: Tensor = module.weight
-    return weight.shape[1] if isinstance(module, nn.Linear) else weight.shape[0]
+def _siblings(name: str) -> tuple[str, ...]:
+    """What a matrix's name has in common with those that differ in a number inside their layer (experts).
+
+    By chance one of them may get all positions of a text; if any other does not, none is sure to get them always.
+    """
+    first, *rest = re.split(r"(?<=\.)(\d+)(?=\.)", name)
+    return (first, *rest[:1], *rest[1::2])

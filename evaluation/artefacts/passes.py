@@ -43,14 +43,14 @@ def read_all(subject: Subject, read: Callable[[Sequence[Text]], None], restart: 
 
 
 def _read(subject: Subject, read: Callable[[Sequence[Text]], None]) -> bool:
-    for batch in subject.budget.batches(sorted(subject.texts, key=len, reverse=True), len):
+    for batch in subject.budget.batches(sorted(subject.texts, key=len, reverse=True), lambda text: text.positions):
         subject.beat()
         try:
             read(batch)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            positions = len(batch) * len(batch[0])
+            positions = len(batch) * batch[0].positions
             if len(batch) == 1:
                 raise MemoryError(f"a sequence of {positions} positions does not fit") from error
             subject.budget.tokens = positions // 2
@@ -63,7 +63,7 @@ def forward(model: Any, texts: Sequence[Text]) -> None:
 
     The last token is left out: nothing is said after it.
     """
-    ids = torch.zeros(len(texts), max(map(len, texts)) - 1, dtype=torch.long)
+    ids = torch.zeros(len(texts), max(text.positions for text in texts), dtype=torch.long)
     for i, text in enumerate(texts):
-        ids[i, : len(text) - 1] = torch.tensor([*text.context, *text.answer][:-1])
+        ids[i, : text.positions] = torch.tensor([*text.context, *text.answer][:-1])
     model.base_model(input_ids=ids.to(model.device), use_cache=False)

@@ -21,7 +21,7 @@ from evaluation.artefacts.modules import Layer, shared_inputs, watched
 from evaluation.artefacts.passes import forward
 from evaluation.artefacts.texts import Text
 from merging.artefacts.measured import stored_name
-from merging.artefacts.request import Request
+from merging.artefacts.request import OF_RECIPE, Request, requests
 from merging.artefacts.shelf import Growing
 from merging.errors import InvalidRecipe
 from merging.weightfiles import Shape
@@ -57,13 +57,22 @@ class Propagated:
     request: Request
     stack: list[nn.Module] = field(init=False)
     inputs: list[list[Layer]] = field(init=False)
+    experts: dict[str, str] = field(default_factory=dict)  # by fingerprint: of equal ones, the first is read
     _positions: int = 0
 
     def __post_init__(self) -> None:
         self.stack = _stack(self.subject.model, self.joint)
-        inside = [{id(module) for module in layer.modules()} for layer in self.stack]
-        every = shared_inputs(self.subject)
-        self.inputs = [[one for one in every if id(one.module) in modules] for modules in inside]
+        inside: dict[int, int] = {}
+        for number, layer in enumerate(self.stack):
+            for module in layer.modules():
+                inside.setdefault(id(module), number)
+        self.inputs = [[] for _ in self.stack]
+        for one in shared_inputs(self.subject):
+            if (place := inside.get(id(one.modules[0]))) is not None:
+                self.inputs[place].append(one)
+        models = self.joint.models
+        for expert, fingerprint in zip(models.names, models.expert_fingerprints, strict=True):
+            self.experts.setdefault(fingerprint, expert)
 
     @property
     def shapes(self) -> list[Shape]:
@@ -71,7 +80,7 @@ class Propagated:
         return [
             (f"{fingerprint}/{stored_name(name, f'gram.{i}')}", torch.float32, shape)
             for layers in self.inputs
-            for fingerprint in self.joint.models.expert_fingerprints
+            for fingerprint in self.experts
             for layer in layers
             for name in layer.names
             for i, shape in enumerate(gram_shapes(layer.width, self._block))
@@ -83,7 +92,7 @@ class Propagated:
         width = max((layer.width for layers in self.inputs for layer in layers), default=0)
         per = max((sum(self._bytes(layer) for layer in layers) for layers in self.inputs), default=0)
         positions = sum(len(text) for texts in self.joint.texts.values() for text in texts)
-        return per * len(self.joint.models.names) + 4 * positions * width
+        return per * len(self.experts) + 4 * positions * width
 
     @property
     def rounds(self) -> int:
@@ -96,7 +105,7 @@ class Propagated:
         growing, joint = Growing(), self.joint
         with joint.resident.shelf.lending(self.request, growing):
             joint.build(lambda place: place.layer == "before")
-            states = {expert: self._begin(texts) for expert, texts in joint.texts.items()}
+            states = {expert: self._begin(joint.texts[expert]) for expert in self.experts.values()}
             for number, layers in enumerate(self.inputs):
                 found = list(self._grams(number, layers, states))
                 for name, gram in found:
@@ -125,7 +134,7 @@ class Propagated:
     ) -> Iterator[tuple[str, Tensor]]:
         """The products that one layer of every expert sees, with the names they are stored under."""
         device = self.subject.model.device
-        for expert, fingerprint in zip(self.joint.models.names, self.joint.models.expert_fingerprints, strict=True):
+        for fingerprint, expert in self.experts.items():
             self.joint.write(expert, lambda place: place.layer == number)
             sums = [Sums(layer.width, self._block, device) for layer in layers]
             with watched((layer, one.add) for layer, one in zip(layers, sums, strict=True)) as show:
@@ -143,9 +152,12 @@ class Propagated:
     def _begin(self, texts: Sequence[Text]) -> list[_States]:
         """The states of all texts before the first layer."""
         found = []
-        for batch in self.subject.budget.batches(sorted(texts, key=len, reverse=True), len):
+
+        def begin(batch: Sequence[Text]) -> None:
             self.subject.beat()
             found.append(_called(self.subject.model, self.stack, batch))
+
+        self.subject.budget.run(sorted(texts, key=len, reverse=True), lambda text: text.positions, begin)
         return found
 
 
@@ -173,15 +185,19 @@ def _called(model: Any, stack: Sequence[nn.Module], texts: Sequence[Text]) -> _S
     finally:
         for handle in handles:
             handle.remove()
-    return _States([len(text) - 1 for text in texts], states[0], calls)
+    return _States([text.positions for text in texts], states[0], calls)
 
 
 def _stack(model: Any, joint: Joint) -> list[nn.Module]:
     """The model's layers, in order.
 
     Raises:
-        InvalidRecipe: the model has no single stack of layers, or the recipe stacks them anew.
+        InvalidRecipe: the model has no single stack of layers, the recipe stacks them anew, or it has groups for which
+            other things are to be measured: each would have to be merged before the other.
     """
+    if sum(one.kind in OF_RECIPE for one in requests(joint.recipe, joint.models)) > 1:
+        problem, remedy = "is measured with other settings in another group", "give all groups the same"
+        raise InvalidRecipe("method", "regmean_pp", problem, remedy)
     count = joint.models.layout.layer_count
     lists = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if joint.recipe.slices or not lists:

@@ -29,6 +29,11 @@ class Text:
     def __len__(self) -> int:
         return len(self.context) + len(self.answer)
 
+    @property
+    def positions(self) -> int:
+        """How many a model computes: nothing is said after the last token."""
+        return len(self) - 1
+
 
 def read_texts(suite: Suite, documents: int, pair: Callable[[str, str], Any], window: int) -> list[Text]:
     """The first search documents of each task, in scoring order; of long ones the end.
@@ -45,7 +50,7 @@ def read_texts(suite: Suite, documents: int, pair: Callable[[str, str], Any], wi
     for example in calibration(suite, documents).examples:
         context, answer = pair(example.prompt, example.continuation)
         answer = list(answer)[: window - 1]
-        if answer:
+        if context and answer:
             found.append(Text(list(context)[-(window - len(answer)) :], answer))
     if not found:
         problem, remedy = "have no documents to measure on", "use methods that look at no data, or add an lm_eval task"

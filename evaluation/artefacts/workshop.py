@@ -6,42 +6,51 @@ killed leaves nothing, and the next one begins again.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
+from evaluation.artefacts.coefficients import measure_coefficients
 from evaluation.artefacts.contract import Beat, Joint, Measure, Measurement, Subject, alone
 from evaluation.artefacts.fisher import measure_fisher
 from evaluation.artefacts.inputs import measure_inputs
 from evaluation.artefacts.likelihoods import ANSWERS, measure_likelihoods, own
+from evaluation.artefacts.masks import measure_masks
 from evaluation.artefacts.propagated import measure_propagated
+from evaluation.artefacts.temperature import measure_temperature
 from evaluation.artefacts.texts import Text, read_texts
 from evaluation.lm.budget import Budget
 from evaluation.lm.resident import ResidentLM
 from evaluation.suite import Suite
-from merging.artefacts.request import Request, likelihoods_of, requests
+from merging.artefacts.request import OF_DELTAS, OF_RECIPE, Request, likelihoods_of, requests
 from merging.artefacts.shelf import TENSORS, finish
 from merging.catalog.declare import ArtefactKind
+from merging.errors import InvalidRecipe
 from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
 from merging.weightfiles import write_weights
 
+Begun = Callable[[Request, Measurement], None]
 log = logging.getLogger(__name__)
 _SHARE = 0.4  # of the free memory that sums may take: activations and gradients lie beside them
 _MEASURES: Mapping[ArtefactKind, Measure] = {
+    "coefficients": measure_coefficients,
     "fisher": measure_fisher,
     "inputs": measure_inputs,
     "likelihoods": measure_likelihoods,
+    "masks": measure_masks,
     "propagated inputs": measure_propagated,
+    "temperature": measure_temperature,
 }
 
 
-def nobody() -> None:
-    """A beat that nobody hears."""
+def nobody(*what: object) -> None:
+    """For what nobody wants to hear."""
 
 
 class Workshop:
@@ -62,30 +71,43 @@ class Workshop:
         self._lm = ResidentLM(live, tokenizer, None)
         self.shelf = resident.shelf
 
-    def ensure(self, recipe: Recipe, suite: Suite, beat: Beat = nobody) -> list[Request]:
+    def ensure(self, recipe: Recipe, suite: Suite, beat: Beat = nobody, begun: Begun = nobody) -> list[Request]:
         """Measures what the recipe reads, where it was not measured before; what the live model holds then is undone.
+
+        Args:
+            beat: called between passes; what it raises ends the measuring.
+            begun: told of each measurement before it runs.
 
         Returns:
             What was measured now.
 
         Raises:
             InvalidStudy: the suite has nothing to measure on.
+            InvalidRecipe: the recipe looks at another suite, or cannot be measured.
             OutputError: the artefact cannot be written anywhere.
             MemoryError: not even one sequence fits.
         """
-        wanted = [request for request in requests(recipe, self._models) if self.shelf.find(request) is None]
-        for request in wanted:
-            self._make(request, recipe, suite, beat)
-        return wanted
+        wanted: dict[str, Request] = {}  # experts of equal content have one artefact
+        for request in requests(recipe, self._models):
+            if self.shelf.find(request) is None:
+                wanted.setdefault(request.digest, request)
+        if wanted and recipe.suite != suite.digest:
+            problem, remedy = f"is not the suite at hand, {suite.digest}", "name it in the recipe, or take its study"
+            raise InvalidRecipe("suite", recipe.suite, problem, remedy)
+        # what hangs on a whole recipe comes last: it builds all of the recipe
+        ordered = sorted(wanted.values(), key=lambda request: request.kind in OF_RECIPE)
+        return [request for request in ordered if self._make(request, recipe, suite, (beat, begun))]
 
-    def _make(self, request: Request, recipe: Recipe, suite: Suite, beat: Beat) -> None:
+    def _make(self, request: Request, recipe: Recipe, suite: Suite, told: tuple[Beat, Begun]) -> bool:
+        """Measures one; False if another process was faster."""
         with self.shelf.making(request) as folder:
             if folder is None:
-                return  # another process was faster
+                return False
             started = time.perf_counter()
             if request.expert:
                 self._resident.apply(alone(self._models, request.expert))
-            measurement = _MEASURES[request.kind](self._subject(request, recipe, suite, beat), request)
+            measurement = _MEASURES[request.kind](self._subject(request, recipe, suite, told[0]), request)
+            told[1](request, measurement)
             about = {"action": "artefact.begun", "kind": request.kind, "expert": request.expert}
             log.info("measuring", extra={**about, "bytes": measurement.need, "rounds": measurement.rounds})
             _write(measurement, folder)
@@ -93,6 +115,7 @@ class Workshop:
             cost = {"seconds": seconds, "bytes": measurement.need, "rounds": measurement.rounds}
             finish(folder, request, {**measurement.figures(), **cost})
             log.info("measured", extra={**about, "action": "artefact.done", "seconds": seconds})
+            return True
 
     def texts(self, suite: Suite, request: Request, expert: str) -> list[Text]:
         """What an expert is measured on."""
@@ -107,7 +130,7 @@ class Workshop:
     def _subject(self, request: Request, recipe: Recipe, suite: Suite, beat: Beat) -> Subject:
         device, joint = self._live.device, None
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-        if not request.expert:
+        if not request.expert or request.kind in OF_DELTAS:
             each = {name: self.texts(suite, request, name) for name in self._models.names}
             joint = Joint(self._models, recipe, self._resident, each)
         texts = self.texts(suite, request, request.expert or self._models.names[0])
@@ -115,13 +138,19 @@ class Workshop:
         return Subject(self._live, self._tensors, texts, budget, int(free * _SHARE), beat, joint)
 
 
-def _write(measurement: Measurement, folder: Any) -> None:
+def _write(measurement: Measurement, folder: Path) -> None:
     values = measurement.values()
+    filled = ((name, value) for name, value in values if value.numel())  # an empty tensor is nobody's to fill
 
     def fill(name: str, out: Tensor) -> None:
-        made, value = next(values)
+        made, value = next(filled)
         assert made == name, "values come in the order of the shapes"
         out.copy_(value)
 
-    write_weights(folder, [(TENSORS, measurement.shapes)], fill, indexed=False)
-    assert next(values, None) is None, "every value has a shape"
+    try:
+        write_weights(folder, [(TENSORS, measurement.shapes)], fill, indexed=False)
+        left = next(filled, None)
+        assert left is None, "every value has a shape"
+    finally:
+        if isinstance(values, Generator):
+            values.close()  # a disk may be full while it lends what it has measured

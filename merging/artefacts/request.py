@@ -22,6 +22,8 @@ OF_RECIPE: frozenset[ArtefactKind] = frozenset({"propagated inputs"})
 """Kinds that hang on all numbers of a recipe."""
 JOINT: frozenset[ArtefactKind] = OF_RECIPE | {"coefficients"}
 """Kinds that are measured of base and experts together."""
+OF_DELTAS: frozenset[ArtefactKind] = frozenset({"masks"})
+"""Kinds that are measured of one expert, and of the base beside it."""
 
 
 class Described(Protocol):
@@ -99,7 +101,8 @@ def requests_of(merge: Merge, recipe: Recipe, models: Described) -> tuple[Reques
             found.append(Request(kind, "", all_models, *rest, (*settings, *own_numbers)))
         else:
             for name, own in zip(models.names, fingerprints, strict=True):
-                found.append(Request(kind, name, (own, *(everyone if every else ())), *rest, settings))
+                beside = (models.fingerprints["base"],) if kind in OF_DELTAS else ()
+                found.append(Request(kind, name, (own, *beside, *(everyone if every else ())), *rest, settings))
     return (*every, *found)
 
 

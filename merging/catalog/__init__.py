@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from merging.catalog import averaging, importing, masking, measured, sparse, spectral, spherical, structural
+from merging.catalog import (
+    averaging,
+    importing,
+    learned,
+    lowrank,
+    masking,
+    measured,
+    sparse,
+    spectral,
+    spherical,
+    structural,
+)
 from merging.catalog.declare import Method, Parameter, Scalar
 from merging.errors import InvalidRecipe
 
@@ -21,8 +32,9 @@ FAMILIES: Mapping[str, tuple[Method, ...]] = {
     "masking": masking.METHODS,
     "importing": importing.METHODS,
     "spherical": spherical.METHODS,
-    "spectral": spectral.METHODS,
+    "spectral": (*spectral.METHODS, *lowrank.METHODS),
     "measured": measured.METHODS,
+    "learned": learned.METHODS,
     "structural": structural.METHODS,
 }
 CATALOG: Mapping[str, Method] = {row.name: row for rows in FAMILIES.values() for row in rows}

@@ -15,7 +15,7 @@ Need = Literal[
 
 
 # What was measured of the models on a suite's search documents (`merging.artefacts`).
-ArtefactKind = Literal["fisher", "inputs", "propagated inputs", "likelihoods", "coefficients", "masks"]
+ArtefactKind = Literal["fisher", "inputs", "propagated inputs", "likelihoods", "coefficients", "masks", "temperature"]
 
 
 @dataclass(frozen=True)

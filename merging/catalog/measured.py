@@ -128,4 +128,33 @@ METHODS = (
         "for every trial: meant for a winner's last polish",
         artefacts=("propagated inputs",),
     ),
+    Method(
+        "calibrated",
+        "average experts that were made equally confident first, so that none that is too sure of itself dominates",
+        "Σ w_t X_t / Σ w_t; in the final norm w_t / T_t for w_t, T_t the temperature at which expert t is as sure as "
+        "it is right",
+        "merging.methods.calibrated:calibrated",
+        "https://arxiv.org/abs/2309.17230",
+        _ONCE.format("one pass over memory"),
+        "balances trained experts, where the paper (BANG) balances while it trains; logits are divided by T_t through "
+        "the final norm, and the merge's are multiplied by the weighted harmonic mean of the T_t, so that coefficients "
+        "sum to 1; models whose final norm does not scale their logits (soft caps, a bias at the head) are refused",
+        artefacts=("temperature",),
+        needs_base=False,
+        normalised=True,
+        weight=weight(minimum=0.0),
+        parameters=(
+            Parameter(
+                "restore", "give the merge the mean temperature back", "bool", True, True, scope="study", searched=False
+            ),
+            _choice(
+                "texts",
+                "which documents a temperature is fitted on: all, or those whose answers the expert explains better "
+                "than every other expert",
+                ("all", "own"),
+                "measure",
+            ),
+            _DOCUMENTS,
+        ),
+    ),
 )

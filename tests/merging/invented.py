@@ -1,5 +1,6 @@
 """Artefacts of data nobody saw: numbers drawn from an expert's fingerprint, for what holds whatever was measured."""
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from merging.artefacts.measured import stored_name
 from merging.artefacts.request import JOINT, Request, requests
 from merging.artefacts.shelf import TENSORS, Shelf, finish
 from merging.catalog.declare import ArtefactKind
+from merging.codecs.bits import pack
 from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.roles import transposed
@@ -19,7 +21,7 @@ from merging.roles import transposed
 
 @dataclass(frozen=True)
 class Invented:
-    """Satisfies `Measured` for one tensor: random Fisher information, random inputs of full rank."""
+    """Satisfies `Measured` for one tensor: random Fisher information, inputs, shares of 1, masks, temperatures."""
 
     fingerprints: Sequence[str]
     shape: tuple[int, ...]
@@ -27,14 +29,24 @@ class Invented:
 
     def tensor(self, kind: ArtefactKind, expert: int, part: str = "") -> Tensor | None:
         """As `Measured.tensor`."""
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{kind} {self.fingerprints[expert]}".encode()))
+        generator = self._generator(kind, expert)
         if kind == "fisher":
             return torch.rand(self.shape, generator=generator) + 0.1
+        if kind == "masks":
+            return pack(torch.rand(math.prod(self.shape), generator=generator) < 0.5)
+        if kind == "temperature":
+            return torch.tensor([0.5 + 2.0 * float(torch.rand((), generator=generator)), 0.0])
+        if kind == "coefficients":
+            every = [torch.rand((), generator=self._generator(kind, t)) + 0.1 for t in range(len(self.fingerprints))]
+            return every[expert] / sum(sorted(every))
         if part != "gram.0" or len(self.shape) != 2:
             return None
         width = self.shape[0] if self.transposed else self.shape[1]
         rows = torch.randn((2 * width + 1, width), generator=generator)
         return rows.mT @ rows / len(rows)
+
+    def _generator(self, kind: ArtefactKind, expert: int) -> torch.Generator:
+        return torch.Generator().manual_seed(zlib.crc32(f"{kind} {self.fingerprints[expert]}".encode()))
 
     def figure(self, kind: ArtefactKind, expert: int, name: str) -> float:
         """As `Measured.figure`."""
@@ -59,7 +71,7 @@ def _invented(request: Request, models: ModelSet) -> Iterator[tuple[str, Tensor]
         prefix = f"{fingerprint}/" if request.kind in JOINT else ""
         for name in models.base.names:
             of = Invented([fingerprint], models.base.entry(name).shape, transposed(name, models.base.config))
-            for part in ("",) if request.kind == "fisher" else ("gram.0",):
+            for part in ("gram.0",) if "inputs" in request.kind else ("",):
                 found = of.tensor(request.kind, 0, part)
                 if found is not None:
                     yield prefix + stored_name(name, part), found

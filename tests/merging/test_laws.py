@@ -24,7 +24,7 @@ from tests.merging.driver import context_of, is_linear, merge, neutral, paramete
 SHAPES = [(), (1,), (8,), (1, 5), (5, 1), (6, 4), (3, 4, 5), (0, 4), (2, 0, 3)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 DRAWS = {row.name for row in CATALOG.values() if "masks" in row.needs}  # methods that draw at random
-READINGS = {"origin", "normalize", "solver"}  # other methods under one name
+READINGS = {"origin", "normalize", "solver", "restore"}  # other methods under one name
 SUMS = ("task_arithmetic", "dare", "dare_ties", "della_linear", "breadcrumbs", "breadcrumbs_ties", "composable_sft")
 
 _WHOLE = "selects over the whole tensor (the kernel's pieces: tests/merging/kernel)"
@@ -37,9 +37,12 @@ _ZEROS = "refuses experts that are 0 in different places, and zeros do not move 
 _ABSOLUTE = "compares deltas with a number that does not scale with them"
 _SOFTMAX = "importance goes by the softmax of the models' rows, which is no linear function of them"
 _FLAT = "every direction gets the same strength"
+_KEPT = "a learned share of the base is kept"
+_MASKED = "what no trained mask keeps stays the base's"
 _MATRICES = "decomposes whole matrices"
 _MEASURED = "what was measured is of the whole tensor"
 _COUNTS = "counts, quantiles and blocks are those of the whole tensor"
+TRAINED = ("graft_trained", "localize_and_stitch_trained")
 # elementwise, but they select nothing over the tensor
 CONTESTS = ("magmax", "emr", "consensus", "nearswap")
 BY_DESIGN: dict[str, dict[str, str]] = {
@@ -51,6 +54,8 @@ BY_DESIGN: dict[str, dict[str, str]] = {
         "pcb": "the least element of an expert is always dropped",
         **dict.fromkeys(("iso_c", "iso_cts"), _FLAT),
         "model_stock": "one delta has no angle to another: two experts are the fewest",
+        "adaptive_averaging": _KEPT,
+        **dict.fromkeys(TRAINED, _MASKED),
     },
     "duplicates": {
         **dict.fromkeys(("magmax", "emr", "consensus", "cabs", "pcb"), _SCALES),
@@ -58,6 +63,8 @@ BY_DESIGN: dict[str, dict[str, str]] = {
         **dict.fromkeys(SUMS, _SUM),
         **dict.fromkeys(("iso_c", "iso_cts"), _FLAT),
         "tsv_m": "each expert keeps only its T-th part of the directions",
+        "adaptive_averaging": _KEPT,
+        **dict.fromkeys(TRAINED, _MASKED),
     },
     "shift": {
         "arcee_fusion": _SOFTMAX,
@@ -74,7 +81,7 @@ BY_DESIGN: dict[str, dict[str, str]] = {
     },
     "slices": {
         **dict.fromkeys(("arcee_fusion", "cabs", "pcb", "ram_plus", "sce"), _COUNTS),
-        **dict.fromkeys(("tsv_m", "iso_c", "iso_cts", "wudi"), _MATRICES),
+        **dict.fromkeys(("tsv_m", "iso_c", "iso_cts", "wudi", "knots"), _MATRICES),
         **{row.name: _MEASURED for row in CATALOG.values() if row.artefacts},
         **{row.name: _WHOLE for row in CATALOG.values() if shape_of(row) == "elementwise" and row.name not in CONTESTS},
     },
