@@ -15,6 +15,7 @@ from scipy import stats
 from api.embedded import Fingerprinted, Prepared, create_or_resume, judge, prepare
 from db.records import Trial
 from db.store import Store, open_home
+from evaluation.artefacts.workshop import Workshop
 from evaluation.errors import NonFiniteScore
 from evaluation.live import live_tensors, load_live
 from evaluation.result import Infeasible, Scored, TaskScore
@@ -46,6 +47,7 @@ class Plan:
     trials: int
     strategy: str = "tpe"
     layers: int = 1
+    methods: tuple[str, ...] = ("task_arithmetic",)
 
 
 def study_of(zoo: Zoo, policy: Prune, seed: int, plan: Plan) -> StudySpec:
@@ -54,7 +56,7 @@ def study_of(zoo: Zoo, policy: Prune, seed: int, plan: Plan) -> StudySpec:
         "schema": "mergesearch/study/v1",
         "name": f"{policy}-{seed}",
         "models": {"base": str(zoo.base), "experts": [{"path": str(p), "name": n} for n, p in zoo.experts.items()]},
-        "space": {"methods": ["task_arithmetic"], "layers": plan.layers},
+        "space": {"methods": list(plan.methods), "layers": plan.layers},
         "search": {"strategy": plan.strategy, "seed": seed, "trials": plan.trials, "parallel": 1, "prune": policy},
         "evaluation": {
             "tasks": [{"name": task, "metric": METRICS[task]} for task in SKILLS],
@@ -69,16 +71,23 @@ class Lab:
     """Builds and scores candidates of the zoo."""
 
     def __init__(self, zoo: Zoo, suite: Suite) -> None:
-        models = ModelSet.open(zoo.base, zoo.experts)
+        self.models = ModelSet.open(zoo.base, zoo.experts)
         live, tokenizer = load_live(zoo.base, "cpu")
-        self._resident = ResidentModel(models, live_tensors(live, models.base.names))
+        tensors = live_tensors(live, self.models.base.names)
+        self._resident = ResidentModel(self.models, tensors)
+        self._workshop = Workshop(self.models, self._resident, live, tokenizer, tensors)
         self._scorer = Scorer(suite, live, tokenizer, "cpu", None)
         self.suite = suite
+
+    def measure(self, recipe: Recipe) -> None:
+        """Measures what the recipe reads of data, where it was not measured before."""
+        self._workshop.ensure(recipe, self.suite)
 
     def evaluate(self, recipe: Recipe, wanted: Wanted) -> Scored | Infeasible:
         """What a worker does."""
         began = time.perf_counter()
         try:
+            self.measure(recipe)
             self._resident.apply(recipe)
             built = time.perf_counter()
             scores, tokens = self._scorer.score(wanted)

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from evaluation.lm.budget import chunks
 
-BYTES = 3 * 33 * 4 + 5
-"""What is kept of a prediction."""
 WIDEST = 16.0
 """The temperature lies between 1/WIDEST and WIDEST: of predictions that are always right the best one would be 0."""
 BINS = 15
 _LEAST = -1e4  # below the top logit by so much nothing is left of a token at any temperature; infinity times 0 is NaN
-_GRID = torch.linspace(-math.log(WIDEST), math.log(WIDEST), 33, dtype=torch.float64)  # of log 1/T
+_NODES = 33
+_GRID = torch.linspace(-math.log(WIDEST), math.log(WIDEST), _NODES, dtype=torch.float64)  # of log 1/T
 _HALVINGS = 60  # of an interval of the grid: to the last digit
+BYTES = 3 * 4 * _NODES + 5
+"""What is kept of a prediction."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def predictions(logits: Tensor, right: Tensor) -> Predictions:
         logits: [n, vocabulary].
         right: the tokens that come, int64 [n].
     """
-    found = [_predictions(logits[part], right[part]) for part in chunks(*logits.shape, logits.device)]
-    return join(found)
+    parts = chunks(logits.shape[0], logits.shape[1], logits.device)
+    return join([_predictions(logits[part], right[part]) for part in parts])
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:

@@ -1,6 +1,6 @@
 """What a recipe's artefacts say of one tensor: `merging.methods.contract.Measured` over files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,13 +23,14 @@ class Readings:
         artefacts: each, found.
         experts: names, in the order of every stack.
         fingerprints: of the experts, in that order: a joint artefact names its tensors by them.
-        digests: of the artefacts: what was built with others is another merge.
+        digests: of the artefacts: what was built with others is another merge. One in the making stands for itself:
+            an attempt that is given up may have held other bits.
     """
 
     artefacts: Mapping[Key, Artefact | Growing]
     experts: tuple[str, ...]
     fingerprints: Sequence[str]
-    digests: tuple[str, ...]
+    digests: tuple[Hashable, ...]
 
     def of(self, part: Part) -> "TensorReadings":
         """What they say of one tensor of the result."""
@@ -71,4 +72,6 @@ def read(merge: Merge, recipe: Recipe, models: ModelSet, shelf: Shelf) -> Readin
     if not wanted:
         return None
     found: dict[Key, Artefact | Growing] = {(one.kind, one.expert): shelf.require(one) for one in wanted}
-    return Readings(found, models.names, models.expert_fingerprints, tuple(one.digest for one in wanted))
+    known = zip(wanted, found.values(), strict=True)
+    digests = tuple(each if isinstance(each, Growing) else one.digest for one, each in known)
+    return Readings(found, models.names, models.expert_fingerprints, digests)
