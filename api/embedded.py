@@ -101,7 +101,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, **where)
     layer_count = models.layout.layer_count
     suite = load_suite(spec)
-    space = make_space(spec, layer_count, suite.digest)
+    space = make_space(spec, layer_count, suite.tuning_digest)
     begin, strategy = open_search(spec, space)
     if spec.search.trials < len(begin):
         raise InvalidStudy(
@@ -118,6 +118,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         "layer_count": layer_count,
         "split_key": split_key(spec),
         "suite_digest": suite.digest,
+        "tuning_digest": suite.tuning_digest,
         "task_digests": dict(suite.task_digests),
         "shots": {task.name: task.config.get("num_fewshot") for task in suite.tasks},
         "rungs": list(plan.rungs),
@@ -156,9 +157,17 @@ def create_or_resume(prepared: Prepared, store: Store) -> Study:
         raise Conflict(
             f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel, "
             "search.pool and evaluation.batch_size may change: give this one another name, or --home another folder"
+            f"{_new_experts(found, spec)}"
         )
     require_unchanged(found, prepared.setup)
     return found
+
+
+def _new_experts(study: Study, spec: StudySpec) -> str:
+    """What to say where a policy has found experts that were not there when the study began."""
+    known = {expert["path"] for expert in study.spec["models"]["experts"]}
+    new = [expert.name for expert in spec.models.experts if expert.path not in known and expert.policy is not None]
+    return f" ({', '.join(new)} were found since; list the old experts by path and name to go on)" if new else ""
 
 
 _TIES = {

@@ -44,7 +44,7 @@ def measured(spec: StudySpec, device: str, begun: Begun, cache: FingerprintCache
     """
     experts = {e.name: Path(e.path) for e in spec.models.experts}
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, tokenizer=spec.models.tokenizer)
-    space = make_space(spec, models.layout.layer_count, load_suite(spec).digest)
+    space = make_space(spec, models.layout.layer_count, load_suite(spec).tuning_digest)
     looking = [row for row in space.methods if row.artefacts]
     if not looking:
         names = ", ".join(spec.space.method_names)

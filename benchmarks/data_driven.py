@@ -73,7 +73,7 @@ def run_seed(zoo: Zoo, settings: argparse.Namespace, seed: int) -> Found:
 def _defaults(zoo: Zoo, methods: Sequence[str], seed: int) -> Found:
     spec = study_of(zoo, "off", seed, Plan(1, methods=(*BLIND, *methods)))
     lab = Lab(zoo, load_suite(spec))
-    space = make_space(spec, lab.models.layout.layer_count, lab.suite.digest)
+    space = make_space(spec, lab.models.layout.layer_count, lab.suite.tuning_digest)
     names = tuple(space.experts)
     found = {(UNIFORM, "default"): _scored(lab, space.uniform("linear", dict.fromkeys(names, 1 / len(names)), {}))}
     single = [_single(space, value) for value in LAMBDAS]

@@ -33,12 +33,14 @@ class Suite:
         digest: of the tasks' configuration, metric and prompts, and the documents of each part.
         task_digests: of each task by itself, all of its documents and the files of its functions included: whatever
             the split, the cap and the other tasks are, one recipe earns one item on a document.
+        tuned: the tasks that are optimised: those of weight 0 are only reported, and nothing is learned on them.
     """
 
     tasks: "tuple[Task, ...]"
     splits: Mapping[str, Split]
     digest: str
     task_digests: Mapping[str, str]
+    tuned: tuple[str, ...] = ()
 
     @staticmethod
     def load(spec: EvaluationSpec, root: Path, key: str, tokenizer: Path | None = None) -> "Suite":
@@ -67,7 +69,15 @@ class Suite:
             require_both_parts(splits[task.name], f"evaluation.tasks[{i}]", task.name, len(task.documents))
         suite = _digested(tasks, splits, chat)
         suite = suite if spec.proxy is None else _with_proxy(suite, spec.proxy, chat)
+        suite = replace(suite, tuned=tuple(task.name for task in spec.tasks if task.weight > 0))
         return suite if spec.backend == "transformers" else _answered_by(spec.backend, suite)
+
+    @property
+    def tuning_digest(self) -> str:
+        """Digest of what may be learned on: the search documents of the tasks that are optimised."""
+        return blake2b(
+            canonical(["mergesearch/tuning/v1", self.digest, sorted(self.tuned)]), digest_size=16
+        ).hexdigest()
 
     def is_of(self, setup: Mapping[str, Any]) -> bool:
         """Whether a study with that setup is scored on this suite. One of an earlier version says less of its tasks."""

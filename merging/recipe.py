@@ -104,7 +104,7 @@ class Recipe(_Frozen):
         seed: keys every random draw (DARE).
         dtype: what the result is stored in; None: as the base is.
         tokenizer: whose vocabulary the result has: `base`, an expert's name, or the `union` of all.
-        suite: digest of the suite whose search documents its methods look at; empty: none does.
+        suite: digest of the search documents that its methods look at; empty: none does.
         slices: the result's layers, run after run; empty: the models' layers as they are.
         groups: cover every layer of the result and every module exactly once.
         overrides: exceptions by tensor name.

@@ -145,7 +145,7 @@ class Reconciler:
 
     def _course(self, study: Study, lead: Lead) -> Course:
         spec = StudySpec.model_validate(study.spec)
-        space = make_space(spec, study.setup["layer_count"], study.setup.get("suite_digest", ""))
+        space = make_space(spec, study.setup["layer_count"], study.setup.get("tuning_digest", ""))
         begin, strategy = open_search(spec, space)
         search = Search(
             study,

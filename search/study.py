@@ -19,6 +19,7 @@ from evaluation.objective import RELATIVE, Kind
 from evaluation.spec import EvaluationSpec, ProxySpec, older
 from merging.errors import InvalidStudy
 from merging.recipe import DType
+from search.ingredients import EXPERT_NAME, Ground, Policy, gathered, ingredients, named, stood_in
 from search.spacespec import SpaceSpec, check_space, near
 from search.yamlfile import read_yaml
 
@@ -34,16 +35,25 @@ class _Frozen(BaseModel):
 
 
 class ExpertSpec(_Frozen):
-    """One expert; in the file also a bare path, whose last part is then the name."""
+    """One expert; in the file also a bare path, whose last part is then the name.
+
+    Attributes:
+        policy: the ingredient policy that found it; None: it was listed by its path.
+        order: the training step that it was saved at, where the policy knows it.
+    """
 
     path: str = Field(min_length=1)
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._+-]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=EXPERT_NAME)]
+    policy: Policy | None = None
+    order: Annotated[int, Field(ge=0)] | None = None
 
 
 class ModelsSpec(_Frozen):
     """The models: folders, relative to the study file or absolute.
 
     Attributes:
+        experts: methods that go by an order take this one. In the file, an entry may stand for several:
+            `search.ingredients`.
         tokenizer: whose vocabulary the merges have: `base`, `union`, or an expert's name.
     """
 
@@ -56,7 +66,7 @@ class ModelsSpec(_Frozen):
     def _name_bare_paths(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             return value
-        return [_named(expert) for expert in value]
+        return [named(expert) for expert in value]
 
 
 class SearchSpec(_Frozen):
@@ -125,7 +135,7 @@ class StudySpec(_Frozen):
         return self.model_dump(mode="json", by_alias=True)
 
     def frozen_digest(self) -> str:
-        """Digest of what may not change while the study lives: all but the number of trials and of workers."""
+        """Digest of what may not change while the study lives: all but trials, workers and how experts were found."""
         content = self.to_json()
         for key in ("trials", "parallel", "pool"):
             del content["search"][key]
@@ -133,8 +143,10 @@ class StudySpec(_Frozen):
         for later in ("gradient", "fixed"):  # as studies are remembered that were created before these keys
             if not content["space"][later]:
                 del content["space"][later]
-        if content["models"]["tokenizer"] == "base":
-            del content["models"]["tokenizer"]
+        models = content["models"]
+        models["experts"] = [{key: each[key] for key in ("path", "name")} for each in models["experts"]]
+        if models["tokenizer"] == "base":
+            del models["tokenizer"]
         if content["search"]["prune"] is None:
             del content["search"]["prune"]
         if not content["constraints"]:
@@ -150,7 +162,7 @@ def load_study(path: Path) -> StudySpec:
 
 
 def read_study(path: Path) -> StudySpec:
-    """The study in a YAML or JSON file as it stands there.
+    """The study in a YAML or JSON file as it stands there, but for entries of several experts: these are looked up.
 
     Raises:
         InvalidStudy: unreadable, or anything in it is wrong.
@@ -161,11 +173,15 @@ def read_study(path: Path) -> StudySpec:
         raise InvalidStudy("study file", str(path), f"cannot be read ({error.strerror})", "check the path") from error
     except ValueError as error:
         raise InvalidStudy("study file", str(path), f"is not YAML ({error})", "mend that line") from error
-    return parse_study(content)
+    beside = Ground(lambda key, folder: (under(path.resolve().parent, key, folder),), lambda place: True)
+    return parse_study(content, beside)
 
 
-def parse_study(content: Any) -> StudySpec:
+def parse_study(content: Any, ground: Ground | None = None) -> StudySpec:
     """The study in parsed YAML or JSON.
+
+    Args:
+        ground: where entries of several experts are looked up; None: they are refused.
 
     Raises:
         InvalidStudy: anything in it is wrong.
@@ -174,10 +190,10 @@ def parse_study(content: Any) -> StudySpec:
         raise InvalidStudy("study", type(content).__name__, "is not a mapping", f"begin with schema: {SCHEMA}")
     if content.get("schema") != SCHEMA:
         raise InvalidStudy("schema", content.get("schema"), "is not a known version", f"write schema: {SCHEMA}")
-    try:
-        spec = StudySpec.model_validate(content)
-    except ValidationError as error:
-        raise _translate(error) from error
+    asked = ingredients(content)
+    spec = _validated(stood_in(content, asked))  # what is wrong is named by its place in the file
+    if asked:
+        spec = _validated(gathered(content, asked, ground))
     _check_names(spec)
     check_space(spec.space, len(spec.models.experts))
     check_constraints(spec.constraints, [t.name for t in spec.evaluation.tasks], [e.name for e in spec.models.experts])
@@ -185,12 +201,11 @@ def parse_study(content: Any) -> StudySpec:
     return spec
 
 
-def _named(expert: Any) -> Any:
-    if isinstance(expert, str):
-        return {"path": expert, "name": Path(expert).name}
-    if isinstance(expert, dict) and "path" in expert and "name" not in expert:
-        return {**expert, "name": Path(str(expert["path"])).name}
-    return expert
+def _validated(content: Any) -> StudySpec:
+    try:
+        return StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise _translate(error) from error
 
 
 def under(root: Path, key: str, path: str) -> str:

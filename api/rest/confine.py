@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from merging.errors import InvalidStudy
+from search.ingredients import Ground
 from search.study import StudySpec
 
 _MOST_FILES = 20_000
@@ -23,14 +24,30 @@ def confined(spec: StudySpec, roots: Sequence[Path]) -> StudySpec:
     return spec.placed(lambda key, folder: _place(key, folder, real))
 
 
+def confining(roots: Sequence[Path]) -> Ground:
+    """Where the entries of several experts are looked up: in each root in turn, and nowhere else."""
+    real = tuple(os.path.realpath(root) for root in roots)
+    return Ground(
+        starts=lambda key, path: _all_existing(key, path, real),
+        inside=lambda place: is_under(os.path.realpath(place), real),
+    )
+
+
 def _place(key: str, path: str, roots: Sequence[str]) -> str:
-    for candidate in [path] if os.path.isabs(path) else [os.path.join(root, path) for root in roots]:
-        found = _existing(candidate, roots)
-        if found is not None:
-            _require_files_inside(key, path, found, roots)
-            return found
-    remedy = "name a folder under one of them, relative to it" if roots else "set MERGESEARCH_ROOTS on the server first"
-    raise InvalidStudy(key, path, "is not under a permitted root of this service", remedy)
+    found = _all_existing(key, path, roots)[0]
+    _require_files_inside(key, path, found, roots)
+    return found
+
+
+def _all_existing(key: str, path: str, roots: Sequence[str]) -> list[str]:
+    """What a path may stand for, links followed; never nothing."""
+    candidates = [path] if os.path.isabs(path) else [os.path.join(root, path) for root in roots]
+    found = [real for real in (_existing(candidate, roots) for candidate in candidates) if real is not None]
+    if not found:
+        rooted = "name a folder under one of them, relative to it"
+        remedy = rooted if roots else "set MERGESEARCH_ROOTS on the server first"
+        raise InvalidStudy(key, path, "is not under a permitted root of this service", remedy)
+    return found
 
 
 def _existing(path: str, roots: Sequence[str]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from api.rest.bodies import Body, Unreadable, content
-from api.rest.confine import confined
+from api.rest.confine import confined, confining
 from api.rest.parts import Parts
 from api.rest.permit import require_permitted
 from api.rest.problems import Refused
@@ -36,7 +36,8 @@ def begin_submission(service: Parts, key: ApiKey, body: Body, named: str | None)
     earlier = idempotency and service.store.jobs.earlier(idempotency)
     if earlier:
         return earlier
-    spec = confined(parse_study(asked), service.settings.roots)
+    roots = service.settings.roots
+    spec = confined(parse_study(asked, confining(roots)), roots)
     require_permitted(spec, service.settings.judge_hosts)
     if service.store.studies.find(spec.name) is not None:
         raise NameTaken(spec.name)

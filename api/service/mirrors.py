@@ -93,7 +93,7 @@ class Mirrors:
         mirror = self._open.get(study.id)
         if mirror is None:
             setup = study.setup
-            suite = setup.get("suite_digest", "")
+            suite = setup.get("tuning_digest", "")
             space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], suite)
             mirror = Mirror(self._url, study, space, self._store, lambda said: log.warning("%s", said))
             self._open[study.id] = mirror

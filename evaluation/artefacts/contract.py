@@ -67,20 +67,22 @@ class Subject:
 
 
 class Measurement(Protocol):
-    """One artefact in the making.
-
-    Attributes:
-        shapes: its tensors, in the order they are made.
-        need: bytes its sums take at most, known before anything runs.
-        rounds: how often the texts are read.
-    """
+    """One artefact in the making."""
 
     @property
-    def shapes(self) -> list[Shape]: ...
+    def shapes(self) -> list[Shape]:
+        """Its tensors, in the order they are made."""
+        ...
+
     @property
-    def need(self) -> int: ...
+    def need(self) -> int:
+        """Bytes its sums take at most, known before anything runs."""
+        ...
+
     @property
-    def rounds(self) -> int: ...
+    def rounds(self) -> int:
+        """How often the texts are read."""
+        ...
 
     def values(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Its tensors in that order, each float32 on any device; runs the model."""

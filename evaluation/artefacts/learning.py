@@ -19,14 +19,12 @@ EVERY = 10
 
 
 class Learner(Protocol):
-    """What is learned.
-
-    Attributes:
-        leaves: the numbers that Adam moves, overwritten in place.
-    """
+    """What is learned."""
 
     @property
-    def leaves(self) -> Sequence[Tensor]: ...
+    def leaves(self) -> Sequence[Tensor]:
+        """The numbers that Adam moves, overwritten in place."""
+        ...
 
     def build(self) -> None:
         """Makes the live model what the leaves say."""

@@ -36,7 +36,7 @@ class Text:
 
 
 def read_texts(suite: Suite, documents: int, pair: Callable[[str, str], Any], window: int) -> list[Text]:
-    """The first search documents of each task, in scoring order; of long ones the end.
+    """The first search documents of each task that is optimised, in scoring order; of long ones the end.
 
     Args:
         documents: most of each task.
@@ -48,6 +48,8 @@ def read_texts(suite: Suite, documents: int, pair: Callable[[str, str], Any], wi
     """
     found = []
     for example in calibration(suite, documents).examples:
+        if example.task not in suite.tuned:
+            continue
         context, answer = pair(example.prompt, example.continuation)
         answer = list(answer)[: window - 1]
         if context and answer:

@@ -91,8 +91,9 @@ class Workshop:
         for request in requests(recipe, self._models):
             if self.shelf.find(request) is None:
                 wanted.setdefault(request.digest, request)
-        if wanted and recipe.suite != suite.digest:
-            problem, remedy = f"is not the suite at hand, {suite.digest}", "name it in the recipe, or take its study"
+        if wanted and recipe.suite != suite.tuning_digest:
+            problem = f"is not the suite at hand, {suite.tuning_digest}"
+            remedy = "name it in the recipe, or take its study"
             raise InvalidRecipe("suite", recipe.suite, problem, remedy)
         # what hangs on a whole recipe comes last: it builds all of the recipe
         ordered = sorted(wanted.values(), key=lambda request: request.kind in OF_RECIPE)

@@ -159,4 +159,4 @@ def _shard(path: Path, key: str) -> Shard:
         remedy = "load it with peft and save_pretrained() it: that writes safetensors"
         raise InvalidModel(key, str(path), f"is a pickled adapter ({pickle})", remedy)
     remedy = "give the folder that peft's save_pretrained() wrote"
-    raise InvalidModel(key, str(path), f"holds no weights (no {WEIGHTS})", remedy)
+    raise InvalidModel(key, str(path), f"is a LoRA adapter without weights (no {WEIGHTS})", remedy)

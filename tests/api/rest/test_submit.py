@@ -178,6 +178,71 @@ def test_a_path_out_of_the_roots_is_refused(site: Site, tmp_path: Path, escape: 
     assert_nothing_created(site)
 
 
+def named_in(*entries: Any) -> dict[str, Any]:
+    """A submission with these experts."""
+    return submission(models={"base": "base", "experts": list(entries)})
+
+
+def test_what_policies_find_under_the_roots_is_what_the_study_lists(store: Store, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    for step in (10, 9):
+        (second / "run" / f"checkpoint-{step}").mkdir(parents=True)
+        (second / "run" / f"checkpoint-{step}" / "config.json").write_text("{}")
+    entries = [{"runs": "experts/[ab]"}, {"checkpoints": "run"}, {"datasets": "checkpoint-*"}]
+    with site_on(store, tmp_path, roots=(tmp_path / "root", second, second / "run")) as site, clerk_of(site):
+        answer = site.post("/v1/studies", named_in(*entries[:2]))
+        assert answer.status_code == 201, answer.text
+        assert [(e["name"], e["policy"], e["order"]) for e in answer.json()["spec"]["models"]["experts"]] == [
+            ("a", "runs", None),
+            ("b", "runs", None),
+            ("run-9", "checkpoints", 9),
+            ("run-10", "checkpoints", 10),
+        ]
+        # a pattern that begins in every root is looked for in each, the first that has something is taken
+        other = site.post("/v1/studies", named_in(*entries[2:]) | {"name": "other"})
+        assert [e["name"] for e in other.json()["spec"]["models"]["experts"]] == ["checkpoint-9", "checkpoint-10"]
+
+
+LEAVING: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "absolute": (lambda outside: {"runs": f"{outside}/*"}, "permitted root"),
+    "dots": (lambda outside: {"runs": f"../{outside.name}/*"}, "permitted root"),
+    "dots after a sign": (lambda outside: {"runs": f"*/../../{outside.name}"}, "open part"),
+    "home": (lambda outside: {"runs": "~/*"}, "permitted root"),
+    "linked": (lambda outside: {"runs": "linked/*"}, "permitted root"),
+    "linked match": (lambda outside: {"runs": "link*"}, "leads out of the permitted roots"),
+    "linked level": (lambda outside: {"runs": f"*ed/{outside.name}"}, "leads out of the permitted roots"),
+    "linked after a sign": (lambda outside: {"runs": "exp*/linked"}, "leads out of the permitted roots"),
+    "linked checkpoint": (lambda outside: {"checkpoints": "experts"}, "leads out of the permitted roots"),
+    "run": (lambda outside: {"checkpoints": "linked"}, "permitted root"),
+    "lineage": (lambda outside: {"lineage": {"x": "linked"}}, "permitted root"),
+    "linked file": (lambda outside: {"runs": "experts/c"}, "leads out of the permitted roots"),
+}
+
+
+@pytest.mark.parametrize(("entry", "word"), LEAVING.values(), ids=LEAVING)
+def test_a_policy_does_not_leave_the_roots_nor_tell_what_lies_there(
+    site: Site, tmp_path: Path, entry: Callable[[Path], Any], word: str
+) -> None:
+    """The answer is the same whether there are models, or nothing, where the links and dots lead."""
+    site.controller()
+    outside = tmp_path / "secret"
+    for link in (site.root / "linked", site.root / "experts" / "linked", site.root / "experts" / "checkpoint-5"):
+        link.symlink_to(outside)
+    (site.root / "experts" / "c" / "model.safetensors").symlink_to(outside / "config.json")
+
+    def said() -> dict[str, Any]:
+        answer = site.post("/v1/studies", named_in(entry(outside)))
+        return {**assert_problem(answer, 422, "invalid-input", word), "request_id": None}
+
+    nothing = said()
+    (outside / "secret").mkdir(parents=True)
+    for place in (outside, outside / "secret"):
+        (place / "config.json").write_text("{}")
+    assert said() == nothing
+    assert nothing["key"].startswith("models.experts[0]") and nothing["remedy"]
+    assert_nothing_created(site)
+
+
 def test_what_lies_outside_is_not_told(site: Site, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
 

@@ -62,7 +62,7 @@ class Bench:
         whole = (0, self.models.layout.layer_count)
         group = GroupMerge(layers=whole, method=method, parameters=parameters, weights=weights)
         return alone(self.models, self.models.names[0]).model_copy(
-            update={"groups": (group,), "suite": self.suite.digest}
+            update={"groups": (group,), "suite": self.suite.tuning_digest}
         )
 
     def request(self, method: str, **parameters: Any) -> Request:

@@ -29,7 +29,7 @@ def stop() -> None:
     print("in the middle", flush=True)
     sys.stdin.read()  # until it is killed
 
-recipe = recipe_of(shop.models, suite.digest, "regmean_pp", texts="all")
+recipe = recipe_of(shop.models, suite.tuning_digest, "regmean_pp", texts="all")
 shop.workshop.ensure(recipe, suite, once_begun(artefacts, stop))
 """
 
@@ -44,7 +44,7 @@ def test_what_is_stopped_leaves_nothing_and_begins_again(
     models: Path, suite: Suite, artefacts: Path, tmp_path: Path, method: str
 ) -> None:
     shop = open_shop(models)
-    recipe = recipe_of(shop.models, suite.digest, method, texts="all")
+    recipe = recipe_of(shop.models, suite.tuning_digest, method, texts="all")
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -62,7 +62,7 @@ def test_what_an_attempt_had_built_does_not_stay(
     models: Path, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop, beats = open_shop(models), list[int]()
-    recipe = recipe_of(shop.models, suite.digest, "regmean_pp", texts="all")
+    recipe = recipe_of(shop.models, suite.tuning_digest, "regmean_pp", texts="all")
 
     def stop() -> None:
         beats.append(1)
@@ -78,7 +78,7 @@ def test_what_an_attempt_had_built_does_not_stay(
 
 def test_what_is_stopped_keeps_what_was_finished_before(models: Path, suite: Suite, artefacts: Path) -> None:
     shop, stops = open_shop(models), list[int]()
-    recipe = recipe_of(shop.models, suite.digest, "fisher", texts="all")
+    recipe = recipe_of(shop.models, suite.tuning_digest, "fisher", texts="all")
 
     def stop() -> None:
         if artefacts_in(artefacts) == ["fisher"]:
@@ -105,7 +105,7 @@ def test_what_is_killed_leaves_nothing_that_is_taken_for_an_artefact(
     (left,) = left_in(artefacts)
     assert left.endswith(".part") and not list(artefacts.rglob(MANIFEST))
     shop = open_shop(models)
-    recipe = recipe_of(shop.models, suite.digest, "regmean_pp", texts="all")
+    recipe = recipe_of(shop.models, suite.tuning_digest, "regmean_pp", texts="all")
     (request,) = requests(recipe, shop.models)
     assert shop.workshop.shelf.find(request) is None
     assert shop.workshop.ensure(recipe, suite) == [request]

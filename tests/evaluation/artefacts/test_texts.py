@@ -70,3 +70,14 @@ def test_a_suite_without_right_answers_is_refused(tiny: Tiny, tmp_path: Path, lm
         read_texts(suite, 5, lm.pair, 48)
     remedy = "use methods that look at no data, or add an lm_eval task"
     assert str(refused.value) == f"evaluation.tasks: have no documents to measure on; {remedy}"
+
+
+def test_tasks_that_are_only_reported_are_not_learned_on(tiny: Tiny, lm: ResidentLM) -> None:
+    def opened(weight: float) -> Suite:
+        tasks = (TaskSpec(name="tiny_generate"), TaskSpec(name="tiny_text", weight=weight))
+        return Suite.load(tiny.spec(*tasks, documents=12), tiny.root, KEY)
+
+    both, one = opened(1.0), opened(0.0)
+    assert len(read_texts(both, 4, lm.pair, 1000)) == 8
+    assert read_texts(one, 4, lm.pair, 1000) == read_texts(both, 4, lm.pair, 1000)[:4]
+    assert both.digest == one.digest and both.tuning_digest != one.tuning_digest

@@ -64,7 +64,7 @@ def of_each(kind: str) -> list[tuple[str, str]]:
 def test_what_is_built_is_what_is_exported(
     shop: Shop, suite: Suite, methods: tuple[str, ...], measured: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    recipe = recipe_of(shop.models, suite.digest, *methods)
+    recipe = recipe_of(shop.models, suite.tuning_digest, *methods)
     assert kinds(shop, recipe, suite) == measured
     assert_exported(shop, recipe, tmp_path / "out")
     plain = recipe_of(shop.models, "", "linear")
@@ -76,7 +76,7 @@ def test_what_is_built_is_what_is_exported(
 
 
 def test_what_was_measured_is_read_again_by_everybody(models: Path, shop: Shop, suite: Suite) -> None:
-    recipe = recipe_of(shop.models, suite.digest, "fisher", "regmean")
+    recipe = recipe_of(shop.models, suite.tuning_digest, "fisher", "regmean")
     passes: list[Tensor] = []
     with shop.passes(passes.append):
         assert len(kinds(shop, recipe, suite)) == 6 and passes
@@ -85,14 +85,15 @@ def test_what_was_measured_is_read_again_by_everybody(models: Path, shop: Shop, 
     other = open_shop(models)
     with other.passes(passes.append):
         assert kinds(other, recipe, suite) == [] and passes == []
-        assert len(kinds(other, recipe_of(shop.models, suite.digest, "regmean", texts="all"), suite)) == 2 and passes
+        every = recipe_of(shop.models, suite.tuning_digest, "regmean", texts="all")
+        assert len(kinds(other, every, suite)) == 2 and passes
     other.resident.apply(recipe)
     shop.resident.apply(recipe)
     assert all(torch.equal(tensor, other.weights()[name]) for name, tensor in shop.weights().items())
 
 
 def test_an_artefact_says_how_it_was_measured(shop: Shop, suite: Suite) -> None:
-    recipe = recipe_of(shop.models, suite.digest, "regmean")
+    recipe = recipe_of(shop.models, suite.tuning_digest, "regmean")
     for request in shop.workshop.ensure(recipe, suite):
         found = shop.workshop.shelf.require(request)
         assert isinstance(found, Artefact) and found.figures["rounds"] == 1
@@ -106,7 +107,7 @@ def test_no_text_but_the_search_documents_is_read(shop: Shop, suite: Suite, live
     with shop.passes(lambda ids: rows.update(map(tuple, ids.tolist()))):
         for method in ("fisher", "regmean", "regmean_pp"):
             settings = {"labels": "given"} if method == "fisher" else {}
-            shop.workshop.ensure(recipe_of(shop.models, suite.digest, method, **settings), suite)
+            shop.workshop.ensure(recipe_of(shop.models, suite.tuning_digest, method, **settings), suite)
     examples = calibration(suite, DOCUMENTS["documents"]).examples
     assert len(examples) == len(SUITE_TASKS) * DOCUMENTS["documents"]
     searched = {ids(lm, each.prompt, each.continuation) for each in examples}
@@ -132,7 +133,7 @@ def begins(row: tuple[int, ...], text: tuple[int, ...]) -> bool:
 def test_documents_are_shared_out_by_who_explains_them(
     shop: Shop, suite: Suite, live: tuple[Any, Any], shares: str
 ) -> None:
-    recipe, shelf = recipe_of(shop.models, suite.digest, "regmean"), shop.workshop.shelf
+    recipe, shelf = recipe_of(shop.models, suite.tuning_digest, "regmean"), shop.workshop.shelf
     lm = ResidentLM(*live, None)
     texts = read_texts(suite, DOCUMENTS["documents"], lm.pair, lm.max_length)
     left = torch.arange(len(texts)) % 3 if shares == "both" else torch.ones(len(texts))
@@ -159,7 +160,7 @@ def test_a_recipe_that_looks_at_no_data_needs_no_suite(shop: Shop, artefacts: Pa
 
 
 def test_a_recipe_of_another_suite_is_refused(shop: Shop, suite: Suite, artefacts: Path) -> None:
-    with pytest.raises(InvalidRecipe, match=rf"suite: '6+' is not the suite at hand, {suite.digest}; "):
+    with pytest.raises(InvalidRecipe, match=rf"suite: '6+' is not the suite at hand, {suite.tuning_digest}; "):
         shop.workshop.ensure(recipe_of(shop.models, "6" * 32, "regmean"), suite)
     assert not artefacts.exists()
 
@@ -167,7 +168,7 @@ def test_a_recipe_of_another_suite_is_refused(shop: Shop, suite: Suite, artefact
 def test_a_full_disk_leaves_nothing_that_is_taken_for_an_artefact(
     shop: Shop, suite: Suite, artefacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipe_of(shop.models, suite.digest, "regmean_pp", texts="all")
+    recipe = recipe_of(shop.models, suite.tuning_digest, "regmean_pp", texts="all")
     (request,) = requests(recipe, shop.models)
 
     def full(folder: Path, files: Any, fill: Any, *, indexed: bool) -> None:
@@ -195,7 +196,7 @@ def test_experts_of_equal_content_are_measured_once(
         (tmp_path / name).symlink_to(models / name)
     shutil.copytree(models / EXPERTS[0], tmp_path / "twin")
     shop = open_shop(tmp_path, (*EXPERTS, "twin"))
-    recipe = recipe_of(shop.models, suite.digest, method)
+    recipe = recipe_of(shop.models, suite.tuning_digest, method)
     of = [("propagated inputs", "")] if method == "regmean_pp" else of_each(method)
     assert kinds(shop, recipe, suite) == [*of_each("likelihoods"), *of]
     assert len(artefacts_in(artefacts)) == 2 + len(of)
