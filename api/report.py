@@ -125,16 +125,20 @@ def studies_table(lines: Sequence[StudyLine]) -> Table:
     return table
 
 
+_COST = ("kind", "expert", "folder", "seconds", "bytes", "rounds")
+
+
 def artefacts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What was measured, what it cost, and where it lies."""
     table = Table()
-    for name in ("measured", "of", "seconds", "memory", "read", "folder"):
+    for name in ("measured", "of", "seconds", "memory", "read", "found", "folder"):
         table.add_column(name, justify="right" if name in ("seconds", "memory", "read") else "left", overflow="fold")
     for row in rows:
         memory = decimal(row["bytes"])
         times = f"{row['rounds']} times" if row["rounds"] > 1 else "once"
         of = row["expert"] or "all models"
-        table.add_row(row["kind"], of, f"{row['seconds']:.1f}", memory, times, escape(row["folder"]))
+        found = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in _COST)
+        table.add_row(row["kind"], of, f"{row['seconds']:.1f}", memory, times, found, escape(row["folder"]))
     return table
 
 

@@ -19,7 +19,7 @@ WIDEST = 16.0
 BINS = 15
 _LEAST = -1e4  # below the top logit by so much nothing is left of a token at any temperature; infinity times 0 is NaN
 _NODES = 33
-_GRID = torch.linspace(-math.log(WIDEST), math.log(WIDEST), _NODES, dtype=torch.float64)  # of log 1/T
+_FIRST, _STEP = -math.log(WIDEST), 2.0 * math.log(WIDEST) / (_NODES - 1)  # of the grid, in log 1/T
 _HALVINGS = 60  # of an interval of the grid: to the last digit
 BYTES = 3 * 4 * _NODES + 5
 """What is kept of a prediction."""
@@ -59,13 +59,13 @@ class Predictions:
     def best_temperature(self) -> float:
         """Where the loss is smallest, which is convex in 1/T: to 1e-4, within 1/WIDEST and WIDEST."""
         slopes, bends, gap = *self.curves[:, 1:].double().mean(0), float(self.gaps.double().mean())
-        at_nodes = slopes - _GRID.exp() * gap
+        at_nodes = slopes - _grid().exp() * gap
         above = int((at_nodes > 0.0).long().argmax())
         if not bool(at_nodes[-1] > 0.0):
             return 1.0 / WIDEST
         if above == 0:
             return WIDEST
-        low, high = float(_GRID[above - 1]), float(_GRID[above])
+        low, high = _FIRST + _STEP * (above - 1), _FIRST + _STEP * above
         for _ in range(_HALVINGS):
             middle = (low + high) / 2.0
             rising = float(_between(slopes, bends, middle)) - math.exp(middle) * gap > 0.0
@@ -106,7 +106,7 @@ def _predictions(logits: Tensor, right: Tensor) -> Predictions:
     top, predicted = logits.float().max(-1)
     below = (logits.float() - top[:, None]).clamp_min(_LEAST)
     found = []
-    for inverse in _GRID.exp().tolist():
+    for inverse in _grid().exp().tolist():
         scaled = below * inverse
         whole = scaled.logsumexp(-1)
         shares = (scaled - whole[:, None]).exp()
@@ -116,14 +116,18 @@ def _predictions(logits: Tensor, right: Tensor) -> Predictions:
     return Predictions(gaps.cpu(), (predicted == right).cpu(), torch.stack(found, -1).cpu())
 
 
+def _grid() -> Tensor:
+    """Places of the nodes: log 1/T, float64 [grid]."""
+    return _FIRST + _STEP * torch.arange(_NODES, dtype=torch.float64)
+
+
 def _between(values: Tensor, slopes: Tensor, place: float) -> Tensor:
     """Cubic Hermite interpolation in the grid, float64 [...], of values and derivatives there, each [..., grid]."""
-    step = float(_GRID[1] - _GRID[0])
-    at = (place - float(_GRID[0])) / step
-    first = min(max(int(at), 0), len(_GRID) - 2)
+    at = (place - _FIRST) / _STEP
+    first = min(max(int(at), 0), _NODES - 2)
     t = at - first
     left, right = values[..., first].double(), values[..., first + 1].double()
-    rise, fall = step * slopes[..., first].double(), step * slopes[..., first + 1].double()
+    rise, fall = _STEP * slopes[..., first].double(), _STEP * slopes[..., first + 1].double()
     ends = (1 + 2 * t) * (1 - t) ** 2 * left + (3 - 2 * t) * t**2 * right
     found: Tensor = ends + t * (1 - t) ** 2 * rise - (1 - t) * t**2 * fall
     return found

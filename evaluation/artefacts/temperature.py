@@ -111,7 +111,7 @@ def _read(model: Any, texts: Sequence[Text]) -> Predictions:
     asked = [slice(len(text.context), len(text)) for text in texts]
     before = [row[part.start - 1 : part.stop - 1] for row, part in zip(logits, asked, strict=True)]
     right = [row[part] for row, part in zip(ids, asked, strict=True)]
-    return join([predictions(each, tokens) for each, tokens in zip(before, right, strict=True)])
+    return predictions(torch.cat(before), torch.cat(right))
 
 
 def _offset(subject: Subject, norm: Sequence[str]) -> float:
@@ -122,8 +122,8 @@ def _offset(subject: Subject, norm: Sequence[str]) -> float:
     whole = subject.model(input_ids=ids, use_cache=False).logits.double()
     errors = []
     for offset in _OFFSETS:
-        subject.beat()
         with _divided(tensors, _TRIED, offset):
+            subject.beat()
             part = subject.model(input_ids=ids, use_cache=False).logits.double()
         errors.append(float((_TRIED * part - whole).norm() / whole.norm()))
     least = min(errors)

@@ -142,7 +142,7 @@ BAD: list[tuple[Callable[[Case], None], list[str]]] = [
     (truncated, ["models.experts[0]", "model.safetensors", "truncated"]),
     (nonsense_header, ["models.experts[0]", "model.safetensors"]),
     (pickled, ["models.experts[0]", "pickle", "safetensors"]),
-    (adapter, ["models.experts[0]", "LoRA", "merge"]),
+    (adapter, ["models.experts[0]", "LoRA", "save_pretrained"]),
     (no_tokenizer, ["models.base", "AutoTokenizer"]),
     (no_such_device, ["device", "cuda:99", "cpu"]),
     (output_exists, ["to:", "winner", "exists", "--to"]),

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from evaluation.artefacts.confidence import WIDEST, calibration_error, join, predictions
 
+QUICK = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 SEEDS = st.integers(0, 2**32)
 
 
@@ -31,12 +32,14 @@ def exact(logits: Tensor, right: Tensor) -> float:
     return 1.0 / low
 
 
+@QUICK
 @given(seed=SEEDS, scale=st.floats(0.3, 6.0))
 def test_the_best_temperature_is_exact(seed: int, scale: float) -> None:
     logits, right = asked(seed, scale=scale)
     assert predictions(logits, right).best_temperature() == pytest.approx(exact(logits, right), rel=1e-4)
 
 
+@QUICK
 @given(seed=SEEDS, factor=st.floats(0.3, 5.0))
 def test_scaled_logits_have_a_scaled_temperature(seed: int, factor: float) -> None:
     logits, right = asked(seed, scale=1.0)
@@ -45,6 +48,7 @@ def test_scaled_logits_have_a_scaled_temperature(seed: int, factor: float) -> No
     assert after.error(after.best_temperature()) == pytest.approx(before.error(before.best_temperature()), abs=0.04)
 
 
+@QUICK
 @given(seed=SEEDS, temperature=st.floats(1.0 / WIDEST, WIDEST))
 def test_every_temperature_is_found_without_the_logits(seed: int, temperature: float) -> None:
     logits, right = asked(seed, count=7)
@@ -82,10 +86,8 @@ def test_tokens_that_cannot_come_change_nothing(nothing: float) -> None:
 
 def test_parts_are_the_whole() -> None:
     logits, right = asked(0)
-    whole, parts = (
-        predictions(logits, right),
-        join([predictions(logits[:9], right[:9]), predictions(logits[9:], right[9:])]),
-    )
+    whole = predictions(logits, right)
+    parts = join([predictions(logits[:9], right[:9]), predictions(logits[9:], right[9:])])
     assert len(parts) == len(whole) == 60
     assert parts.best_temperature() == pytest.approx(whole.best_temperature(), rel=1e-6)
 
