@@ -53,8 +53,8 @@ _PARAMETERS = """\
 *Searched* is the range a study explores; `space.bounds` replaces it, within *allowed*. "Fixed" means that the
 parameter keeps its default unless the study gives bounds or a value (`space.fixed`), because weights already do its
 work or because it chooses between readings of a method. At its *neutral* value a parameter does nothing. *Stage* says
-whether a new value needs new masks, cuts or decompositions (`prepare`) or only a new pass (`combine`). One marked †
-may have a value for each expert in a recipe.
+whether a new value needs passes over the search documents (`measure`), new masks, cuts or decompositions (`prepare`)
+or only a new pass over memory (`combine`). One marked † may have a value for each expert in a recipe.
 """
 
 

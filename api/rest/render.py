@@ -180,6 +180,7 @@ def method(row: Method) -> MergeMethod:
         paper=row.paper,
         cost=row.cost,
         needs=list(row.needs),
+        artefacts=list(row.artefacts),
         fewest_experts=row.experts[0],
         most_experts=row.experts[1],
         needs_base=row.needs_base,

@@ -202,7 +202,9 @@ class MethodParameter(BaseModel):
     log: bool
     choices: list[float | bool | str]
     scope: Literal["study", "group"]
-    stage: Literal["prepare", "combine"] = Field(description="what a new value costs: new selections, or one pass")
+    stage: Literal["measure", "prepare", "combine"] = Field(
+        description="what a new value costs: passes over the search documents, new selections, or one pass"
+    )
     searched: bool
     per_expert: bool = Field(description="a recipe may give it a value for each expert")
 
@@ -218,6 +220,7 @@ class MergeMethod(BaseModel):
     paper: str
     cost: str
     needs: list[str]
+    artefacts: list[str] = Field(description="what is measured of the experts on search documents, once a suite")
     fewest_experts: int
     most_experts: int
     needs_base: bool
