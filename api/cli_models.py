@@ -1,5 +1,6 @@
-"""Commands on models rather than studies: measured, compressed, written as a LoRA."""
+"""Commands on models rather than studies: measured, compressed, written as a LoRA, brought into another order."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("measure")(measure)
     app.command("compress")(compress)
+    app.command("align")(align)
 
 
 def measure(
@@ -56,4 +58,25 @@ def compress(
     from api.compressing import compress_expert
 
     said = compress_expert(expert, base, to, codec, settings or [])
+    Console(stderr=True).print(said, highlight=False, soft_wrap=True)
+
+
+def align(
+    model: Annotated[Path, typer.Argument(help="The model to bring into another order; it computes the same.")],
+    like: Annotated[Path, typer.Option("--like", help="The model whose order it gets: of the same shape.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+    parts: Annotated[
+        list[str] | None, typer.Option("--part", help="mlp, attention, residual, or all; may be given again.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order in which units are matched.")] = 0,
+) -> None:
+    """Bring a model that was trained from another start into the order of another one's units, before a merge."""
+    from merging.checkpoint import Checkpoint
+    from merging.permuting.export import RECORD
+    from merging.permuting.export import align as aligned
+
+    opened = Checkpoint(model, "MODEL"), Checkpoint(like, "--like")
+    aligned(*opened, to.absolute(), parts=tuple(parts or ("mlp",)), seed=seed)
+    found = json.loads((to / RECORD).read_text())["similarity"]
+    said = f"aligned model in {to}: cosine to {like} {found['before']:.3f}, now {found['after']:.3f}"
     Console(stderr=True).print(said, highlight=False, soft_wrap=True)
