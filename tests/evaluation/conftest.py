@@ -46,7 +46,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     import datasets.config
     import torch
 
-    from tests.evaluation.tiny import train_model, write_tasks
+    from tests.evaluation.tiny import write_model, write_tasks
 
     root = tmp_path_factory.mktemp("tiny")
     threads = torch.get_num_threads()
@@ -54,7 +54,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     cache, offline = datasets.config.HF_DATASETS_CACHE, datasets.config.HF_DATASETS_OFFLINE
     datasets.config.HF_DATASETS_CACHE, datasets.config.HF_DATASETS_OFFLINE = root / "cache", True
     write_tasks(root / "tasks")
-    train_model(root / "model")
+    write_model(root / "model")
     yield Tiny(
         root,
         os.environ
