@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+from merging.folder import write_file
+
 # Listed, so that no pickle and no optimiser state comes along.
 COMPANIONS = (
     "generation_config.json",
@@ -30,6 +32,14 @@ def companions(base: Path) -> Iterator[Path]:
     """The companion files in a model's folder, each once, in a fixed order. config.json is not among them."""
     found = {file for pattern in COMPANIONS for file in base.glob(pattern) if file.is_file()}
     return iter(sorted(found))
+
+
+def copy_companions(base: Path, folder: Path) -> None:
+    """Writes a copy of each companion into a folder, durably."""
+    for source in companions(base):
+        target = folder / source.relative_to(base)
+        target.parent.mkdir(exist_ok=True)
+        write_file(target, source.read_bytes())
 
 
 def companions_digest(base: Path) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from merging.checkpoint import SINGLE, Checkpoint
-from merging.companions import companions
+from merging.companions import copy_companions
 from merging.configfile import tied
 from merging.errors import InvalidModel
 from merging.fingerprint import is_finite
@@ -193,10 +193,7 @@ def _write_like(first: Checkpoint, fill: Callable[[str, Tensor], None], folder: 
     """The weights laid out as the first model's, config.json, the tokenizer and the other files beside them."""
     files = [(file, [(e.name, e.dtype, e.shape) for e in held]) for file, held in first.files()]
     write_weights(folder, files, fill, indexed=SINGLE not in first.shards)
-    for source in companions(first.path):
-        target = folder / source.relative_to(first.path)
-        target.parent.mkdir(exist_ok=True)
-        write_file(target, source.read_bytes())
+    copy_companions(first.path, folder)
     config = tied(dict(first.config), first)
     _write_json(folder / "config.json", config)
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from merging.artefacts.request import OF_RECIPE, Request
-from merging.errors import InvalidModel, InvalidRecipe
+from merging.errors import InvalidModel, InvalidRecipe, OutputError
 from merging.folder import appearing, write_file
 from merging.shard import Shard
 
@@ -111,6 +111,8 @@ class Shelf:
             of = f"expert {request.expert}" if request.expert else "the models"
             problem = f"has search documents on which the {request.kind} of {of} was not measured here"
             remedy = "run `mergesearch measure` on the study that the recipe is of"
+            if request.kind in OF_RECIPE:  # of this recipe alone, which the study need not begin with
+                remedy = "export its trial from the study: that measures it again"
             raise MissingArtefact("suite", request.suite, problem, remedy)
         return found
 
@@ -156,7 +158,11 @@ class Shelf:
                 continue
             if os.access(place.parent, os.W_OK):
                 return place
-        last.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            last.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem, remedy = f"cannot be written ({error.strerror})", f"let {VARIABLE} name a folder that can"
+            raise OutputError("artefacts", str(last.parent), problem, remedy) from error
         return last
 
 

@@ -1,23 +1,7 @@
 """Rows of the methods for deltas of low rank. No torch here."""
 
-from merging.catalog.declare import Method, Parameter
-from merging.catalog.parameters import density, lambda_, option, weight
-
-_FLOOR = Parameter(
-    "floor",
-    "share of the largest singular value up to which a direction is rounding noise; near 1e-2 for LoRAs in bfloat16",
-    "float",
-    1e-6,
-    1e-6,
-    1e-6,
-    1e-1,
-    1e-9,
-    0.5,
-    log=True,
-    scope="study",
-    stage="prepare",
-    searched=False,
-)
+from merging.catalog.declare import Method
+from merging.catalog.parameters import FLOOR, density, lambda_, option, weight
 
 METHODS = (
     Method(
@@ -38,7 +22,7 @@ METHODS = (
             lambda_(0.1, 1.5, searched=True, default=0.6),
             density(0.2, 0.05, 1.0),
             option("join", "how coordinates are merged", "ties", ("ties", "dare_ties", "linear"), neutral="linear"),
-            _FLOOR,
+            FLOOR,
         ),
     ),
 )

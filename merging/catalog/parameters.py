@@ -2,6 +2,23 @@
 
 from merging.catalog.declare import Parameter, Scalar
 
+FLOOR = Parameter(
+    "floor",
+    "share of the largest singular value up to which a direction is rounding noise; near 1e-2 for LoRAs in bfloat16",
+    "float",
+    1e-6,
+    1e-6,
+    1e-6,
+    1e-1,
+    1e-9,
+    0.5,
+    log=True,
+    scope="study",
+    stage="prepare",
+    searched=False,
+)
+"""Of methods that decompose."""
+
 
 def weight(low: float = 0.0, high: float = 1.0, minimum: float = -10.0, default: float = 1.0) -> Parameter:
     """How much of one expert goes in. A `minimum` below 0 allows negation."""

@@ -1,26 +1,11 @@
 """Rows of the methods that join deltas as matrices, through singular vectors or least squares."""
 
 from merging.catalog.declare import Method, Parameter
-from merging.catalog.parameters import lambda_, option, share, weight
+from merging.catalog.parameters import FLOOR, lambda_, option, share, weight
 
 _ELSEWHERE = "tensors that are no matrices, embeddings and heads take λ times the {}mean of the deltas"
 _DECOMPOSED = "one matrix product or copy a matrix; {} a matrix once a study, as far as there is memory to keep them"
 _ISO = "https://arxiv.org/abs/2502.04959"
-_FLOOR = Parameter(
-    "floor",
-    "share of the largest singular value up to which a direction is rounding noise; near 1e-2 for LoRAs in bfloat16",
-    "float",
-    1e-6,
-    1e-6,
-    1e-6,
-    1e-1,
-    1e-9,
-    0.5,
-    log=True,
-    scope="study",
-    stage="prepare",
-    searched=False,
-)
 _RIDGE = Parameter(
     "ridge",
     "pull toward the mean of the deltas, as a share of the mean squared input of the least-squares problem",
@@ -59,7 +44,7 @@ METHODS = (
                 neutral=1.0,
                 minimum=1e-3,
             ),
-            _FLOOR,
+            FLOOR,
         ),
     ),
     Method(
@@ -72,7 +57,7 @@ METHODS = (
         "of the sum, not the mean; null directions stay out of U, V and σ̄; " + _ELSEWHERE.format(""),
         needs=("decompositions",),
         weighting="none",
-        parameters=(lambda_(0.5, 2.0, searched=True, default=1.3), _FLOOR),
+        parameters=(lambda_(0.5, 2.0, searched=True, default=1.3), FLOOR),
     ),
     Method(
         "iso_cts",
@@ -87,7 +72,7 @@ METHODS = (
         parameters=(
             lambda_(0.5, 2.0, searched=True, default=1.3),
             share("common", "share of the directions that is common", 0.8, 0.5, 0.95, neutral=1.0),
-            _FLOOR,
+            FLOOR,
         ),
     ),
     Method(

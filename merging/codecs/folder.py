@@ -22,7 +22,7 @@ from merging.codecs.catalog import CODECS, FORMS, implementation
 from merging.codecs.contract import Packed
 from merging.codecs.packing import Item
 from merging.codecs.record import RECORD, SCHEMA, Record, Stored, read_record
-from merging.companions import companions
+from merging.companions import copy_companions
 from merging.configfile import as_bytes, tied
 from merging.errors import InvalidModel
 from merging.fingerprint import FingerprintCache
@@ -104,10 +104,7 @@ def write(
         record = _record(fingerprint, about, stored, sum(part.size for part in parts))
         write_file(folder / RECORD, record.to_json())
         write_file(folder / "config.json", as_bytes(tied(dict(about.like.config), about.like)))
-        for source in companions(about.like.path):
-            target = folder / source.relative_to(about.like.path)
-            target.parent.mkdir(exist_ok=True)
-            write_file(target, source.read_bytes())
+        copy_companions(about.like.path, folder)
         for name, content in extra.items():
             write_file(folder / name, content)
     return record

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from merging.checkpoint import SINGLE, Checkpoint
-from merging.companions import companions
+from merging.companions import copy_companions
 from merging.configfile import tied
 from merging.errors import InvalidModel
 from merging.fingerprint import is_finite
@@ -104,9 +104,6 @@ def _write(expert: Checkpoint, specification: Specification, match: Match, folde
 
     files = [(file, [(entry.name, entry.dtype, entry.shape) for entry in held]) for file, held in expert.files()]
     write_weights(folder, files, fill, indexed=SINGLE not in expert.shards)
-    for source in companions(expert.path):
-        target = folder / source.relative_to(expert.path)
-        target.parent.mkdir(exist_ok=True)
-        write_file(target, source.read_bytes())
+    copy_companions(expert.path, folder)
     config = tied(dict(expert.config), expert)
     write_file(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")

@@ -107,7 +107,7 @@ def test_the_tasks_tell_models_apart(stock: tuple[dict[str, Any], dict[str, Any]
     results, _ = stock
     accuracies = [results["tiny_generate"]["exact_match,none"], results["tiny_choice"]["acc,none"]]
     accuracies += [results["tiny_filters"]["exact_match,last"], results["tiny_shots"]["exact_match,none"]]
-    assert all(0.0 < accuracy < 1.0 for accuracy in accuracies), accuracies
+    assert all(0.05 < accuracy < 0.99 for accuracy in accuracies), accuracies
 
 
 def test_metrics_that_lm_eval_bootstraps_equal_its_own_evaluate(

@@ -92,5 +92,5 @@ def a_suite(tiny: Tiny, *tasks: str) -> Suite:
 
 
 def contexts(texts: Sequence[Text]) -> list[Text]:
-    """The same contexts with other answers, of another length."""
-    return [Text(text.context, [7] * (1 + i % 3)) for i, text in enumerate(texts)]
+    """The same contexts with other answers, as long as theirs: equal batches have equal last digits."""
+    return [Text(text.context, [7] * len(text.answer)) for text in texts]

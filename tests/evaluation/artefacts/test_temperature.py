@@ -227,4 +227,7 @@ def test_the_merge_of_a_sharp_expert_is_balanced(models: ModelSet, tiny: Tiny, a
     assert all(torch.equal(bench.tensors[name], tensor) for name, tensor in others.items())
     assert float(bench.tensors[NORM].norm() / found.norm()) > 1.2
     manifests = [json.loads(path.read_bytes()) for path in artefacts.glob(f"*/{MANIFEST}")]
-    assert all(each["figures"]["ece after"] < each["figures"]["ece before"] for each in manifests)
+    figures = [each["figures"] for each in manifests]
+    assert all(each["nll after"] < each["nll before"] for each in figures)  # what is fitted
+    surest = max(figures, key=lambda each: each["temperature"])
+    assert surest["ece after"] < surest["ece before"]  # of one that is calibrated already it may rise by chance

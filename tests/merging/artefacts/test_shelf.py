@@ -11,7 +11,7 @@ from torch import Tensor
 from merging.artefacts.request import Request
 from merging.artefacts.shelf import MANIFEST, TENSORS, VARIABLE, Artefact, MissingArtefact, Shelf, finish
 from merging.engine import Engine
-from merging.errors import InvalidModel
+from merging.errors import InvalidModel, OutputError
 from merging.export import export
 from merging.recipe import GroupMerge
 from merging.weightfiles import write_weights
@@ -78,22 +78,27 @@ def test_what_fails_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
 
 
 def test_two_that_want_the_same_make_it_once(shelf: Shelf) -> None:
-    begun, done, second = threading.Event(), threading.Event(), []
+    given: list[Path | None] = []
 
     def other() -> None:
         with shelf.making(REQUEST) as folder:
-            second.append(folder)
+            given.append(folder)
 
     with shelf.making(REQUEST) as folder:
         assert folder is not None
         thread = threading.Thread(target=other)
         thread.start()
-        begun.set()
-        assert second == []  # it waits for the lock
         fill(folder)
     thread.join(30)
-    done.set()
-    assert second == [None]
+    assert given == [None]  # it waited, and found it made
+
+
+def test_no_place_at_all_is_one_clear_error(shelf: Shelf, tmp_path: Path) -> None:
+    for place in (tmp_path / "a" / ".mergesearch", tmp_path / "cache"):
+        place.write_text("in the way")
+    said = r"artefacts: .* cannot be written .*; let MERGESEARCH_ARTEFACTS name"
+    with pytest.raises(OutputError, match=said), shelf.making(REQUEST):
+        pass
 
 
 @pytest.mark.parametrize("file", [MANIFEST, TENSORS])
