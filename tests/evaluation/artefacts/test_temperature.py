@@ -228,6 +228,4 @@ def test_the_merge_of_a_sharp_expert_is_balanced(models: ModelSet, tiny: Tiny, a
     assert float(bench.tensors[NORM].norm() / found.norm()) > 1.2
     manifests = [json.loads(path.read_bytes()) for path in artefacts.glob(f"*/{MANIFEST}")]
     figures = [each["figures"] for each in manifests]
-    assert all(each["nll after"] < each["nll before"] for each in figures)  # what is fitted
-    surest = max(figures, key=lambda each: each["temperature"])
-    assert surest["ece after"] < surest["ece before"]  # of one that is calibrated already it may rise by chance
+    assert all(each["nll after"] < each["nll before"] for each in figures)  # the fit; ECE of 40 tokens is chance
