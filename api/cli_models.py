@@ -1,6 +1,5 @@
-"""Commands on models rather than studies: measured, compressed, written as a LoRA, brought into another order."""
+"""Commands on models rather than studies: measured, compressed, written as a LoRA, reordered, joined."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command("measure")(measure)
     app.command("compress")(compress)
     app.command("align")(align)
+    app.command("stitch")(stitch)
 
 
 def measure(
@@ -68,15 +68,39 @@ def align(
     parts: Annotated[
         list[str] | None, typer.Option("--part", help="mlp, attention, residual, or all; may be given again.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order in which units are matched.")] = 0,
+    texts: Annotated[
+        Path | None, typer.Option(help="Match what units do on these texts, .txt or .jsonl, not their weights.")
+    ] = None,
+    polish: Annotated[bool, typer.Option("--polish", help="After --texts, go on from there by weights.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order in which units are matched by weights.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the texts are read: cpu, cuda:0 …")] = "cpu",
 ) -> None:
     """Bring a model that was trained from another start into the order of another one's units, before a merge."""
-    from merging.checkpoint import Checkpoint
-    from merging.permuting.export import RECORD
-    from merging.permuting.export import align as aligned
+    from api.aligning import Way, align_model
+    from api.run import require_devices
 
-    opened = Checkpoint(model, "MODEL"), Checkpoint(like, "--like")
-    aligned(*opened, to.absolute(), parts=tuple(parts or ("mlp",)), seed=seed)
-    found = json.loads((to / RECORD).read_text())["similarity"]
-    said = f"aligned model in {to}: cosine to {like} {found['before']:.3f}, now {found['after']:.3f}"
+    require_devices((device,))
+    said = align_model(model, like, to, tuple(parts or ("mlp",)), Way(texts, polish, seed, device))
     Console(stderr=True).print(said, highlight=False, soft_wrap=True)
+
+
+def stitch(
+    front: Annotated[Path, typer.Argument(help="The model that gives the embedding and the first layers.")],
+    back: Annotated[Path, typer.Argument(help="The model that gives the other layers and the head.")],
+    after: Annotated[int, typer.Option("--after", help="How many layers are the first model's.")],
+    texts: Annotated[Path, typer.Option(help="What both read to find how they fit together: .txt or .jsonl.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to create.")],
+    device: Annotated[str, typer.Option(help="Where the texts are read: cpu, cuda:0 …")] = "cpu",
+) -> None:
+    """Join the first layers of one model to the other layers of another, whatever starts they were trained from."""
+    from api.output import screen
+    from api.run import require_devices
+    from api.stitching import shortage, stitch_models, stitch_table
+
+    require_devices((device,))
+    joined = stitch_models(front, back, after, texts, to, device)
+    screen().print(stitch_table(joined))
+    console = Console(stderr=True)
+    if warning := shortage(joined):
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    console.print(f"joined model in {to}", highlight=False, soft_wrap=True)

@@ -5,8 +5,9 @@ the reference is another step.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -24,15 +25,29 @@ from merging.weightfiles import write_weights
 
 RECORD = "alignment.json"
 SCHEMA = "mergesearch/alignment/v1"
+Found = tuple[Match, Mapping[str, Any]]
+"""The orders, and what `alignment.json` says of how they were found."""
+Find = Callable[[Specification, Source, Source], Found]
+"""Finds the orders of the expert's units, given both models' specification, the reference and the expert."""
+
+
+def by_weights(seed: int = 0) -> Find:
+    """Finds the order in which the expert's weights are most like the reference's."""
+
+    def find(specification: Specification, reference: Source, expert: Source) -> Found:
+        match = match_weights(specification, reference, expert, seed)
+        return match, {"by": "weights", "seed": seed, "sweeps": match.sweeps, "gain": match.gain}
+
+    return find
 
 
 def align(
-    expert: Checkpoint, reference: Checkpoint, to: Path, *, parts: Sequence[str] = ("mlp",), seed: int = 0
+    expert: Checkpoint, reference: Checkpoint, to: Path, *, parts: Sequence[str] = ("mlp",), find: Find | None = None
 ) -> Match:
-    """Writes the expert with its units in the order in which its weights are most like the reference's.
+    """Writes the expert with its units in the order of the reference's.
 
     Layout, dtypes, config.json and companions are the expert's; its numbers are the same, bit for bit, elsewhere. In
-    `alignment.json` stand the orders, and the cosine of the two models before and after.
+    `alignment.json` stand the orders, how they were found, and the cosine of the two models before and after.
 
     Args:
         expert: the model to bring into another order.
@@ -40,7 +55,7 @@ def align(
             vocabulary, row by row.
         to: the folder to create; its parent must exist.
         parts: what may be permuted: `mlp`, `attention`, `residual`, or `all`.
-        seed: of the order in which matching visits the permutations.
+        find: finds the order, once the models were checked; None: by their weights.
 
     Raises:
         InvalidModel: a model is not understood or not finite, or they differ in tensors or shapes.
@@ -49,18 +64,16 @@ def align(
     """
     with appearing(to) as folder:
         specification = _specification(expert, reference, parts)
-        ours, theirs = _finite(reference, specification), _finite(expert, specification)
-        match = match_weights(specification, ours, theirs, seed)
+        sources = _finite(reference, specification), _finite(expert, specification)
+        match, said = (find or by_weights())(specification, *sources)
         _write(expert, specification, match, folder)
-        before, after = (cosine(specification, ours, theirs, orders) for orders in ({}, match.orders))
+        before, after = (cosine(specification, *sources, orders) for orders in ({}, match.orders))
         record = {
             "schema": SCHEMA,
             "expert": str(expert.path),
             "reference": str(reference.path),
             "parts": list(check_parts(parts)),
-            "seed": seed,
-            "sweeps": match.sweeps,
-            "gain": match.gain,
+            **said,
             "similarity": {"before": before, "after": after},
             "permutations": {name: order.tolist() for name, order in match.orders.items()},
         }

@@ -3,10 +3,12 @@
 Weight matching is Git Re-Basin's coordinate ascent on Σ_W ⟨W_reference, P(W_expert)⟩ (arXiv:2209.04836, algorithm 1):
 with all other units where they are, the best order of one set of units is a linear sum assignment. Where that ends
 depends on the order of work: units that share tensors (heads, MLPs and the residual stream) may end in a poorer match
-than the best. Models trained far apart may have no units in common, which no permutation can mend.
+than the best. Activations say of each set of units by itself which is which, whatever the others' order is; what they
+find can be where the ascent starts. Models trained far apart may have no units in common, which no permutation can
+mend.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -32,7 +34,7 @@ class Match:
     Attributes:
         orders: for every permutation of the specification; to be applied to the expert.
         sweeps: how many times it went over the permutations that could still gain.
-        gain: by how much Σ_W ⟨W_reference, P(W_expert)⟩ grew.
+        gain: by how much Σ_W ⟨W_reference, P(W_expert)⟩ grew since the orders it started from.
     """
 
     orders: Mapping[str, Tensor]
@@ -40,7 +42,30 @@ class Match:
     gain: float
 
 
-def match_weights(specification: Specification, reference: Source, expert: Source, seed: int = 0) -> Match:
+@dataclass(frozen=True)
+class Assigned:
+    """What similarities of activations say.
+
+    Attributes:
+        orders: of the permutations that similarities were given for, and of those inside them.
+        unsure: bool [size] of each: the places that got a unit without any similarity, on either side.
+        likeness: the mean similarity of units in one place, before and with these orders; by the name it was given for.
+    """
+
+    orders: dict[str, Tensor]
+    unsure: dict[str, Tensor]
+    likeness: dict[str, tuple[float, float]]
+
+    def update(self, other: "Assigned") -> None:
+        """Takes in what was found of other permutations."""
+        self.orders.update(other.orders)
+        self.unsure.update(other.unsure)
+        self.likeness.update(other.likeness)
+
+
+def match_weights(
+    specification: Specification, reference: Source, expert: Source, seed: int = 0, start: Orders | None = None
+) -> Match:
     """The orders of the expert's units in which its weights are most like the reference's.
 
     Ends when no permutation gains more than 10^-12 of its similarity, or after 100 sweeps. Memory: a few tensors and
@@ -50,8 +75,9 @@ def match_weights(specification: Specification, reference: Source, expert: Sourc
         specification: of both models.
         reference, expert: their tensors, finite, of equal shapes.
         seed: of the order in which permutations are visited.
+        start: where the ascent begins; units that it does not name stand as they are.
     """
-    ascent = _Ascent(specification, reference, expert)
+    ascent = _Ascent(specification, reference, expert, start or {})
     stale = {each.name for each in specification.permutations if not each.outer}
     sweep, gain = 0, 0.0
     while stale and sweep < MOST_SWEEPS:
@@ -64,25 +90,54 @@ def match_weights(specification: Specification, reference: Source, expert: Sourc
     return Match(ascent.orders, sweep, gain)
 
 
-def from_activations(specification: Specification, similarities: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_activations(specification: Specification, similarities: Mapping[str, Tensor]) -> Assigned:
     """The best order of each permutation by itself, from how alike the units' activations are.
 
     Args:
         specification: of both models.
         similarities: by a permutation's name, [size, size]: of the reference's unit (row) and the expert's (column),
-            such as the correlations of their activations on the same tokens. For units inside heads: of the expert
-            as it is once the order of its heads, which the same call may give, has been applied.
+            such as the correlations of their activations on the same tokens; all 0 for units that never change. For
+            key-value heads: of all channels of all query heads, as they go into `o_proj`, from which the order of
+            the heads and of everything inside them follows at once. For units inside heads alone: of the expert as
+            it is once the order of its heads has been applied.
 
     Raises:
         ValueError: no such permutation, or of another size.
     """
-    made = {}
+    made = Assigned({}, {}, {})
     for name, similarity in similarities.items():
-        size = specification.named[name].size if name in specification.named else None
-        if size is None or similarity.shape != (size, size):
+        permutation = specification.named.get(name)
+        held = specification.inner.get(name, ())
+        sizes = _inside(held)
+        size = 0 if permutation is None else permutation.size * sizes[0] * sizes[1]
+        if permutation is None or similarity.shape != (size, size):
             raise ValueError(f"{name!r} with similarities {list(similarity.shape)} is no permutation of this model")
-        made[name] = assign(similarity)
+        if held:
+            made.update(_assign_heads(permutation, held, similarity))
+        else:
+            order = assign(similarity)
+            unsure = _silent(similarity, 1) | _silent(similarity, 0)[order]
+            likeness = similarity.diagonal().mean(), similarity[torch.arange(size), order].mean()
+            made.update(Assigned({name: order}, {name: unsure}, {name: (float(likeness[0]), float(likeness[1]))}))
     return made
+
+
+def settle(
+    specification: Specification, reference: Source, expert: Source, orders: Orders, unsure: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The orders with the units in some places handed out among these places as the weights say.
+
+    Args:
+        specification: of both models.
+        reference, expert: their tensors, finite, of equal shapes.
+        orders: of the expert's units.
+        unsure: bool [size] by a permutation's name: its places that are open.
+    """
+    ascent = _Ascent(specification, reference, expert, orders)
+    for each in specification.permutations:
+        if each.name in unsure and bool(unsure[each.name].any()):
+            ascent.settle(each, unsure[each.name].nonzero().flatten())
+    return ascent.orders
 
 
 def cosine(specification: Specification, reference: Source, expert: Source, orders: Orders) -> float:
@@ -100,12 +155,39 @@ def _keyed(seed: int, sweep: int, name: str) -> bytes:
     return blake2b(f"{seed}|{sweep}|{name}".encode(), digest_size=16).digest()
 
 
+def _inside(held: Sequence[Permutation]) -> tuple[int, int]:
+    """Query heads of a key-value head, and channels of each; 1 and 1 of a permutation that holds none."""
+    queries, channels = (next((each.size for each in held if each.kind == kind), 1) for kind in ("queries", "channels"))
+    return queries, channels
+
+
+def _silent(similarity: Tensor, axis: int) -> Tensor:
+    """Which units are like none: of rows with axis 1, of columns with axis 0."""
+    return (similarity == 0).all(axis).cpu()
+
+
+def _assign_heads(heads: Permutation, held: Sequence[Permutation], similarity: Tensor) -> Assigned:
+    """Heads and what is inside them, from the similarity of their outputs' channels."""
+    queries, channels = _inside(held)
+    products = HeadProducts(heads.size, queries, channels)
+    products.both += similarity.to(products.both).view_as(products.both)
+    step = match_heads(heads, held, products)
+    ours, theirs = (_silent(similarity, axis).view(heads.size, queries, channels) for axis in (1, 0))
+    theirs = theirs[step.orders[heads.name]]
+    unsure = {heads.name: ours.all(2).all(1) | theirs.all(2).all(1)}
+    for each in held:
+        group, axis = each.siblings.index(each.name), 1 if each.kind == "queries" else 0
+        unsure[each.name] = ours[group].all(axis) | theirs[group].all(axis)[step.orders[each.name]]
+    before = similarity.diagonal().mean()
+    return Assigned(step.orders, unsure, {heads.name: (float(before), float(before) + step.gain / len(similarity))})
+
+
 class _Ascent:
     """The state of the ascent: the orders so far."""
 
-    def __init__(self, specification: Specification, reference: Source, expert: Source) -> None:
+    def __init__(self, specification: Specification, reference: Source, expert: Source, start: Orders) -> None:
         self._specification, self._reference, self._expert = specification, reference, expert
-        self.orders = identity(specification)
+        self.orders = identity(specification) | dict(start)
 
     def improve(self, permutation: Permutation) -> float:
         """Brings its units, and those inside them, into the best order; the gain, 0 if nothing was changed."""
@@ -125,19 +207,29 @@ class _Ascent:
         sharing = {each.name for tensor in tensors for each, _ in specification.sites[tensor] if not each.outer}
         return sharing if name in specification.inner else sharing - {name}
 
+    def settle(self, permutation: Permutation, places: Tensor) -> None:
+        """Hands the units in these places (int64) out among them anew."""
+        products = self._products(permutation)[places][:, places]
+        order = torch.arange(permutation.size)
+        order[places] = places[assign(products)]
+        self.orders = compose(self._specification, self.orders, {permutation.name: order})
+
     def _step(self, permutation: Permutation) -> Step:
-        products = torch.zeros((permutation.size,) * 2, dtype=torch.float64)
-        for site in permutation.sites:
-            ours, theirs = self._units(site)
-            products += ours @ theirs.mT
+        products = self._products(permutation)
         order = assign(products)
         gain = products[torch.arange(len(order)), order].sum() - products.trace()
         return Step({permutation.name: order}, float(gain), float(products.abs().amax(1).sum()))
 
+    def _products(self, permutation: Permutation) -> Tensor:
+        """Inner products of the reference's units (rows) with the expert's, float64."""
+        products = torch.zeros((permutation.size,) * 2, dtype=torch.float64)
+        for site in permutation.sites:
+            ours, theirs = self._units(site)
+            products += ours @ theirs.mT
+        return products
+
     def _head_products(self, heads: Permutation, held: tuple[Permutation, ...]) -> HeadProducts:
-        products = HeadProducts(
-            heads.size, *(next(p.size for p in held if p.kind == k) for k in ("queries", "channels"))
-        )
+        products = HeadProducts(heads.size, *_inside(held))
         for site in heads.sites:
             kinds = {each.kind for each in held for part in each.sites if site.covers(part)}
             products.add(kinds, *self._units(site))

@@ -1,6 +1,7 @@
 """`mergesearch align`: a model in another one's order computes what it did, and averages with it again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 from api.cli import app
 from merging.checkpoint import SINGLE
 from merging.errors import InvalidInput
+from merging.permuting.apply import inverse, permute
+from tests.evaluation.unlike.models import draw_texts, write
 from tests.merging.factories import fine_tuned, tiny_llama
+from tests.merging.permuting.decoders import decoder, random_orders, specification, state
 
 
-def run(*arguments: str | Path) -> Any:
+def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -54,3 +58,75 @@ def test_an_unknown_part_is_refused(tmp_path: Path, parts: tuple[str, ...], said
     done = run("align", tmp_path / "base", "--like", tmp_path / "base", "--to", tmp_path / "out", *given)
     assert isinstance(done.exception, InvalidInput) and said in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def write_texts(file: Path, count: int = 40) -> Path:
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in draw_texts(count)))
+    return file
+
+
+def write_shuffled(root: Path) -> dict[str, list[int]]:
+    """A model, and the same with its units in another order; the orders that undo that."""
+    model, other = decoder(), decoder()
+    made = specification(model, "all")
+    planted = random_orders(made, 2)
+    other.load_state_dict({name: permute(made, planted, name, tensor) for name, tensor in state(model).items()})
+    write(model, root / "model")
+    write(other, root / "shuffled")
+    return {name: order.tolist() for name, order in inverse(made, planted).items()}
+
+
+@pytest.mark.parametrize("polish", [False, True])
+def test_a_shuffled_model_comes_back_by_what_its_units_do_on_texts(tmp_path: Path, polish: bool) -> None:
+    orders, texts = write_shuffled(tmp_path), write_texts(tmp_path / "texts.jsonl")
+    given = ["--part", "all", "--texts", texts, *(["--polish", "--seed", "3"] if polish else [])]
+    done = run("align", tmp_path / "shuffled", "--like", tmp_path / "model", "--to", tmp_path / "aligned", *given)
+    assert done.exit_code == 0 and "now 1.000" in done.stderr
+    record = json.loads((tmp_path / "aligned" / "alignment.json").read_text())
+    assert record["by"] == "activations" and record["by_weights"] == {} and record["permutations"] == orders
+    assert record["texts"]["file"] == str(texts) and record["texts"]["count"] == 40 and record["texts"]["tokens"] > 400
+    assert record["correlation"]["after"] == pytest.approx(1.0) and abs(record["correlation"]["before"]) < 0.3
+    assert record.get("polish") == ({"seed": 3, "sweeps": 1, "gain": 0.0} if polish else None)
+    found, wanted = (load_file(tmp_path / name / SINGLE) for name in ("aligned", "model"))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_the_digest_of_the_texts_is_that_of_what_was_read(tmp_path: Path) -> None:
+    write_shuffled(tmp_path)
+    digests = []
+    for i, count in enumerate((10, 10, 11)):
+        texts = write_texts(tmp_path / f"{i}.jsonl", count)
+        to = tmp_path / f"aligned-{i}"
+        run("align", tmp_path / "shuffled", "--like", tmp_path / "model", "--to", to, "--texts", texts)
+        digests.append(json.loads((to / "alignment.json").read_text())["texts"]["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("missing.jsonl", None, r"--texts: .*missing.jsonl.* cannot be read"),
+        ("texts.csv", "a", "is of no known kind"),
+        ("texts.txt", " \n", "holds no text"),
+        ("texts.jsonl", '{"prompt": "a"}', "has no text `text` in line 1"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+    write_shuffled(tmp_path)
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    given = ["--to", tmp_path / "aligned", "--texts", tmp_path / name]
+    done = run("align", tmp_path / "shuffled", "--like", tmp_path / "model", *given)
+    assert isinstance(done.exception, InvalidInput) and re.search(said, str(done.exception))
+    assert not (tmp_path / "aligned").exists()
+
+
+def test_options_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    write_shuffled(tmp_path)
+    texts, given = write_texts(tmp_path / "texts.jsonl"), ["--to", tmp_path / "aligned"]
+    alone = run("align", tmp_path / "shuffled", "--like", tmp_path / "model", *given, "--polish")
+    assert isinstance(alone.exception, InvalidInput) and "name some: --texts" in str(alone.exception)
+    write(decoder(), tmp_path / "foreign", "zyx")
+    foreign = run("align", tmp_path / "foreign", "--like", tmp_path / "model", *given, "--texts", texts)
+    assert isinstance(foreign.exception, InvalidInput) and "use models of one tokenizer" in str(foreign.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "model", "shuffled", "texts.jsonl"]

@@ -31,6 +31,7 @@ DECODERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", {}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 12}),
+    "gemma": ("gemma", {"head_dim": 16, "tie_word_embeddings": True}),
     "gemma2": ("gemma2", {"head_dim": 16, "tie_word_embeddings": True, "query_pre_attn_scalar": 16}),
     "gemma3": ("gemma3_text", {"head_dim": 16, "tie_word_embeddings": True, "query_pre_attn_scalar": 16}),
     "olmo2": ("olmo2", {}),

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from merging.checkpoint import INDEX, SINGLE, Checkpoint
 from merging.errors import InvalidModel, InvalidRecipe, OutputError
 from merging.permuting.apply import inverse, permute
-from merging.permuting.export import RECORD, SCHEMA, align
+from merging.permuting.export import RECORD, SCHEMA, align, by_weights
+from merging.permuting.matching import Match
 from tests.merging.factories import fine_tuned, tiny_llama, write_tensors
 from tests.merging.permuting.decoders import decoder, logits, random_orders, specification, state
 
@@ -65,10 +66,11 @@ def test_the_copy_is_the_fine_tune_before_it_was_shuffled(tmp_path: Path, parts:
 def test_what_stands_beside_the_weights(tmp_path: Path) -> None:
     write_pair(tmp_path, "mlp")
     expert, base = Checkpoint(tmp_path / "expert"), Checkpoint(tmp_path / "base")
-    match = align(expert, base, tmp_path / "aligned", parts=["mlp"], seed=3)
+    match = align(expert, base, tmp_path / "aligned", parts=["mlp"], find=by_weights(3))
     record = json.loads((tmp_path / "aligned" / RECORD).read_text())
-    assert {key: record[key] for key in ("schema", "parts", "seed", "sweeps", "gain")} == {
+    assert {key: record[key] for key in ("schema", "by", "parts", "seed", "sweeps", "gain")} == {
         "schema": SCHEMA,
+        "by": "weights",
         "parts": ["mlp"],
         "seed": 3,
         "sweeps": match.sweeps,
@@ -80,6 +82,18 @@ def test_what_stands_beside_the_weights(tmp_path: Path) -> None:
     assert (tmp_path / "aligned" / "tokenizer.json").read_text() == '{"a": 1}'
     assert (tmp_path / "aligned" / "generation_config.json").exists()
     assert json.loads((tmp_path / "aligned" / "config.json").read_text()) == expert.config
+
+
+def test_an_order_that_is_given_is_written_as_it_is(tmp_path: Path) -> None:
+    write_pair(tmp_path, "mlp")
+    expert, base = Checkpoint(tmp_path / "expert"), Checkpoint(tmp_path / "base")
+    given = random_orders(specification(tiny_llama(), "mlp"), 5)
+    align(expert, base, tmp_path / "aligned", find=lambda *_: (Match(given, 0, 0.0), {"by": "chance"}))
+    record, found = json.loads((tmp_path / "aligned" / RECORD).read_text()), Checkpoint(tmp_path / "aligned")
+    assert record["by"] == "chance" and "seed" not in record
+    assert record["permutations"] == {name: order.tolist() for name, order in given.items()}
+    down = "model.layers.2.mlp.down_proj.weight"
+    assert torch.equal(found.tensor(down), expert.tensor(down)[:, given["layers.2.mlp"]])
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:

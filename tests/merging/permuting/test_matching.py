@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from merging.permuting.apply import compose, identity, inverse, permute, units
-from merging.permuting.matching import Match, cosine, from_activations, match_weights
+from merging.permuting.matching import Match, cosine, from_activations, match_weights, settle
 from merging.permuting.specification import Specification
 from tests.merging.permuting.decoders import DECODERS, decoder, logits, random_orders, specification, state
 
@@ -130,26 +130,90 @@ def test_planted_orders_are_recovered_from_activations() -> None:
         f"layers.{layer}.mlp": correlations(before[layer], hidden(model, f"model.layers.{layer}.mlp.down_proj"))
         for layer in range(3)
     }
-    other = hidden(model, "model.layers.1.self_attn.o_proj")
-    # sums over the channels of a group do not see the order inside it
-    sums = [side.view(-1, 2, 16).sum(2) for side in (heads, other)]
-    similarities["layers.1.heads"] = correlations(*sums)
+    similarities["layers.1.heads"] = correlations(heads, hidden(model, "model.layers.1.self_attn.o_proj"))
     found = from_activations(made, similarities)
-    assert found.keys() == similarities.keys()
+    inside = {name for name in made.named if name.startswith("layers.1.heads")}
+    assert found.orders.keys() == found.unsure.keys() == inside | {f"layers.{layer}.mlp" for layer in range(3)}
     back = inverse(made, planted)
-    assert all(torch.equal(order, back[name]) for name, order in found.items())
+    assert all(torch.equal(order, back[name]) for name, order in found.orders.items())
+    assert not any(places.any() for places in found.unsure.values())
+    assert found.likeness.keys() == similarities.keys()
+    for name, (ours, theirs) in found.likeness.items():
+        assert ours == pytest.approx(float(similarities[name].diagonal().mean())) and theirs > 0.9
+
+
+def test_the_likeness_of_heads_is_that_of_their_channels() -> None:
+    made = specification(decoder(), "attention")
+    similarity = torch.rand((32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = from_activations(made, {"layers.0.heads": similarity})
+    order = torch.arange(32)
+    for each in made.permutations:
+        for site in each.sites:
+            if site.tensor == "model.layers.0.self_attn.o_proj.weight":
+                index = torch.arange(32)
+                part = index[site.start : site.end].view(site.repeats, site.count, site.width)
+                index[site.start : site.end] = part[:, found.orders[each.name]].flatten()
+                order = order[index]
+    after = float(similarity[torch.arange(32), order].mean())
+    before = float(similarity.diagonal().mean())
+    assert list(found.likeness["layers.0.heads"]) == [pytest.approx(before), pytest.approx(after)]
 
 
 def test_units_inside_heads_are_compared_once_the_heads_are_in_order() -> None:
     made = specification(decoder(), "attention")
     swap, group = torch.tensor([1, 0]), "layers.0.heads"
+    inner = from_activations(made, {f"{group}.0.queries": torch.eye(2)[swap]})
     # where the first head stands afterwards, two query heads are exchanged
-    found = from_activations(made, {group: torch.eye(2)[swap], f"{group}.0.queries": torch.eye(2)[swap]})
     full = compose(made, {group: swap}, {f"{group}.0.queries": swap})
-    assert all(torch.equal(full[name], order) for name, order in found.items())
+    assert torch.equal(full[f"{group}.0.queries"], inner.orders[f"{group}.0.queries"])
 
 
-@pytest.mark.parametrize("similarities", [{"layers.9.mlp": torch.eye(44)}, {"layers.0.mlp": torch.eye(43)}])
+def test_units_that_never_change_are_matched_by_weights() -> None:
+    model = decoder()
+    made, reference = specification(model, "mlp", "attention"), state(model)
+    planted = random_orders(made, 4)
+    expert, back = shuffled(made, noisy(reference, 1, 0.02), planted), inverse(made, planted)
+    perfect = {name: torch.zeros((each.size, each.size)) for name, each in made.named.items() if each.kind == "mlp"}
+    for name, similarity in perfect.items():
+        similarity[torch.arange(44), back[name]] = 1.0
+        similarity[[3, 17, 40]] = 0.0  # still in the reference
+        similarity[:, back[name][[5, 17]]] = 0.0  # still in the expert
+    heads = torch.zeros((2, 2, 8, 2, 2, 8))
+    similarities = perfect | {"layers.2.heads": heads.view(32, 32)}  # nothing at all
+    found = from_activations(made, similarities)
+    assert sorted(found.unsure["layers.0.mlp"].nonzero().flatten().tolist()) == [3, 5, 17, 40]
+    assert found.unsure["layers.2.heads"].all() and found.unsure["layers.2.heads.1.channels"].all()
+    settled = settle(made, reference.__getitem__, expert.__getitem__, found.orders, found.unsure)
+    assert all(torch.equal(settled[f"layers.{i}.mlp"], back[f"layers.{i}.mlp"]) for i in range(3))
+    assert settled.keys() == made.named.keys()
+    assert torch.equal(settled["layers.0.heads"], torch.arange(2))  # of which nobody has asked
+
+
+def test_a_channel_is_unsure_if_it_is_still_in_all_query_heads() -> None:
+    made = specification(decoder(), "attention")
+    similarity = torch.eye(32).view(2, 2, 8, 2, 2, 8)
+    similarity[0, :, 3] = 0.0  # a channel of the first key-value head, in both its query heads
+    similarity[1, 1, 5] = 0.0  # a channel in one of two query heads
+    found = from_activations(made, {"layers.0.heads": similarity.reshape(32, 32)})
+    still = {name: places.nonzero().flatten().tolist() for name, places in found.unsure.items() if places.any()}
+    assert still == {"layers.0.heads.0.channels": [3]}
+
+
+def test_an_ascent_goes_on_from_where_activations_have_led() -> None:
+    model = decoder(seed=1)
+    made, reference, expert = specification(model, "all"), state(model), state(decoder(seed=2))
+    start = random_orders(made, 9)
+    found = match_weights(made, reference.__getitem__, expert.__getitem__, start=start)
+    begun, ended = (shuffled(made, expert, dict(orders)) for orders in (start, found.orders))
+    gain = similarity(made, reference, ended) - similarity(made, reference, begun)
+    assert found.gain == pytest.approx(gain, rel=1e-9) and gain > 0
+    again = match_weights(made, reference.__getitem__, expert.__getitem__, start=found.orders)
+    assert again.gain == 0 and all(torch.equal(again.orders[name], order) for name, order in found.orders.items())
+
+
+@pytest.mark.parametrize(
+    "similarities", [{"layers.9.mlp": torch.eye(44)}, {"layers.0.mlp": torch.eye(43)}, {"layers.0.heads": torch.eye(2)}]
+)
 def test_similarities_of_other_units_are_refused(similarities: State) -> None:
     with pytest.raises(ValueError, match="is no permutation of this model"):
-        from_activations(specification(decoder(), "mlp"), similarities)
+        from_activations(specification(decoder(), "mlp", "attention"), similarities)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from merging.permuting.stitching import StitchSums
+from merging.permuting.stitching import Stitch, StitchSums, TurnSums
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -88,3 +88,83 @@ def test_what_does_not_belong_together_is_refused() -> None:
         made.solve()
     with pytest.raises(ValueError, match="of 5 and of 6 tokens"):
         made.add(torch.zeros(5, 4), torch.zeros(6, 3))
+
+
+def orthogonal(width: int, seed: int) -> Tensor:
+    return torch.linalg.qr(draw(width, width, seed=seed)).Q
+
+
+def turns(x: Tensor, y: Tensor, batch: int) -> TurnSums:
+    made = TurnSums(x.shape[-1])
+    for part in zip(x.split(batch), y.split(batch), strict=True):
+        made.add(*part)
+    return made
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32), width=st.integers(1, 6), batch=st.integers(1, 50))
+def test_how_much_a_map_explains_is_one_minus_its_share_of_the_variance(seed: int, width: int, batch: int) -> None:
+    x, y = draw(40, width, seed=seed) + 3, draw(40, width, seed=seed + 1) - 5
+    stitch = Stitch(draw(width, width, seed=seed + 2), draw(width, seed=seed + 3))
+    error = x @ stitch.weight.mT + stitch.bias - y
+    expected = 1 - float(error.square().sum() / (y - y.mean(0)).square().sum())
+    gathered = sums(x, y, batch)
+    assert gathered.explained(stitch) == pytest.approx(expected, rel=1e-8, abs=1e-8)
+    assert gathered.explained(gathered.solve()) >= max(expected, 0) - 1e-9  # no map explains more
+
+
+def test_a_planted_rotation_and_scale_are_found_again() -> None:
+    planted, x = orthogonal(7, seed=1), draw(90, 7, seed=2) + 4
+    found = turns(x, 1.7 * x @ planted.mT, 16).solve()
+    assert_close(found.rotation, planted, rtol=0, atol=1e-9)
+    assert found.scale == pytest.approx(1.7)
+    weight, bias = found.stitch
+    assert_close(weight, 1.7 * planted)
+    assert not bias.any()
+
+
+def test_no_rotation_of_directions_is_nearer() -> None:
+    x, y = draw(60, 5, seed=3), draw(60, 5, seed=4)
+    found = turns(x, y, 60).solve().rotation
+    assert_close(found @ found.mT, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    ours, theirs = (each / each.norm(dim=1, keepdim=True) for each in (x, y))
+    best = (ours @ found.mT * theirs).sum()
+    assert all(best >= (ours @ orthogonal(5, seed).mT * theirs).sum() for seed in range(50))
+
+
+def test_long_tokens_count_no_more_than_short_ones() -> None:
+    x, y = draw(60, 5, seed=5), draw(60, 5, seed=6)
+    longer = torch.ones(60, 1, dtype=torch.float64)
+    longer[7] = 1e4
+    found, expected = turns(longer * x, longer * y, 60).solve(), turns(x, y, 60).solve()
+    assert_close(found.rotation, expected.rotation)
+    assert found.scale == pytest.approx(expected.scale)
+
+
+def test_directions_that_no_token_has_stay_as_they_are() -> None:
+    flat = draw(3, 8, seed=7)  # three directions of eight
+    x = draw(50, 3, seed=8) @ flat
+    assert_close(turns(x, x, 10).solve().rotation, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-7)
+    assert_close(turns(x[:1], x[:1], 1).solve().rotation, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-7)
+
+
+def test_tokens_without_activations_are_left_out() -> None:
+    x, y = draw(30, 4, seed=9), draw(30, 4, seed=10)
+    expected = turns(x, y, 30).solve()
+    gaps = torch.zeros(1, 4, dtype=torch.float64)
+    found = turns(torch.cat([x, gaps, x[:1]]), torch.cat([y, y[:1], gaps]), 8).solve()
+    assert_close(found.rotation, expected.rotation)
+    assert found.scale == pytest.approx(expected.scale)
+
+
+def test_a_rotation_of_nothing_is_refused() -> None:
+    made = TurnSums(3)
+    made.add(torch.zeros(5, 3), torch.ones(5, 3))
+    with pytest.raises(ValueError, match="not 0"):
+        made.solve()
+    with pytest.raises(ValueError, match="of 5 and of 6 tokens"):
+        made.add(torch.zeros(5, 3), torch.zeros(6, 3))
+    still = StitchSums(2, 2)
+    still.add(draw(4, 2, seed=11), torch.ones(4, 2))
+    with pytest.raises(ValueError, match="never change"):
+        still.explained(still.solve())
