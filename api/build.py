@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from api.compressing import FULL, write_as
+from api.compressing import write_as
+from api.forms import FULL
 from merging.checkpoint import Checkpoint
 from merging.errors import InvalidModel, InvalidRecipe
 from merging.layers import Layout, layout
@@ -78,4 +79,4 @@ def build_file(path: Path, to: Path, form: str = FULL, settings: Mapping[str, fl
     experts = {name: Path(place) for name, place in recipe.experts.items()}
     keys = [f"experts.{name}" for name in experts]
     models = ModelSet.open(Path(recipe.base), experts, base_key="base", expert_keys=keys, tokenizer=recipe.tokenizer)
-    return write_as(form, recipe, models, to, settings or {})
+    return write_as(form, recipe, models.compressed(recipe.compress), to, settings or {})

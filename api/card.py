@@ -13,6 +13,7 @@ from db.records import Evaluation, Study, Trial
 from db.store import Store
 from evaluation.result import Scored, TaskScore
 from evaluation.spec import JUDGE_SCALE, PROXY
+from merging.recipe import Recipe
 from search.verdict import Finalist, Verdict
 
 # How stock lm-eval loads an export of that form; other forms it does not know.
@@ -25,7 +26,7 @@ def model_card(
     """The model card, in the form the hub reads.
 
     Args:
-        form: what the merge is exported as (`api.compressing.FORMS`).
+        form: what the merge is exported as (`api.forms.FORMS`).
         to: where the export will lie; the card names other places relative to it. None: nobody knows (it will be
             downloaded), and they are named in full.
     """
@@ -41,7 +42,7 @@ def model_card(
         "---",
         f"# {study.name}",
         "",
-        f"A merge found by mergesearch: {describe(recipe)}. The exact recipe is in `recipe.json` "
+        f"A merge found by mergesearch: {describe(recipe)}{_packed(recipe)}. The exact recipe is in `recipe.json` "
         f"(digest `{evaluation.recipe_digest}`).",
         "",
         f"It is trial {trial.number} ({trial.origin}) of {len(store.trials.all(study.id))}.{_form_line(form)}",
@@ -53,6 +54,13 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _packed(recipe: Recipe) -> str:
+    """That it is a merge of compressed experts, where it is one."""
+    if recipe.compress is None:
+        return ""
+    return f", of experts compressed by `{recipe.compress.codec}` (the recipe says so, and building it packs them)"
 
 
 def _form_line(form: str) -> str:

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 
+from rich.filesize import decimal
+
 from search.starts import UNIFORM
-from search.verdict import Finalist, Verdict
+from search.verdict import Compressed, Finalist, Verdict
 
 SIGNIFICANT = 0.05
 
 
 def conclusion(verdict: Verdict) -> str:
     """What the verdict says: what the winner beats, what became of its score, and what else must be known."""
-    sentences = [*_rivals(verdict), *_score(verdict), *_constraints(verdict), *_cost(verdict), *_rest(verdict)]
-    return " ".join(sentences)
+    parts = (_rivals, _score, _constraints, _cost, _compression, _rest)
+    return " ".join(sentence for part in parts for sentence in part(verdict))
 
 
 def _rivals(verdict: Verdict) -> Iterator[str]:
@@ -93,6 +95,36 @@ def _cost(verdict: Verdict) -> Iterator[str]:
         correlation, trials = verdict.proxy.correlation, verdict.proxy.trials
         known = "is not known" if correlation is None else f"is {correlation:.2f}"
         yield f"The rank correlation of the proxy ({verdict.proxy.kind}) with the score {known}, over {trials} trials."
+
+
+def _compression(verdict: Verdict) -> Iterator[str]:
+    """That the experts were compressed, how far, and what that costs a recipe's score."""
+    packed = verdict.compressed
+    if packed is None:
+        return
+    sizes = f"{decimal(packed.bytes_)} instead of {decimal(packed.whole_bytes)}"
+    yield (
+        f"The search kept its experts compressed ({packed.codec}, {packed.bits_per_parameter:.3g} bits a parameter; "
+        f"with the base {sizes})."
+    )
+    if packed.pair is None or packed.search_cost is None or packed.holdout_cost is None:
+        yield "No recipe could be scored both so and with the experts as they are: what that costs is not known."
+        return
+    yield _paid(packed, packed.pair, packed.search_cost)
+    if verdict.winner == packed.pair[1]:
+        yield "The winner is the one with the experts as they are."
+    if verdict.winner == packed.pair[0]:
+        yield "The winner is the one with the compressed experts."
+
+
+def _paid(packed: Compressed, pair: tuple[int, int], search: float) -> str:
+    holdout = packed.holdout_cost
+    assert holdout is not None, "both were scored there"
+    return (
+        f"Trial {pair[1]} is trial {pair[0]} with the experts as they are: {search:+.3f} on the search documents, "
+        f"{holdout.difference:+.3f} on the holdout ({holdout.low:+.3f} to {holdout.high:+.3f}, "
+        f"{p_text(holdout.p_value)})."
+    )
 
 
 def _rest(verdict: Verdict) -> Iterator[str]:

@@ -158,5 +158,7 @@ def _study(path: Path) -> Iterator[Finding]:
     )
     space = prepared.space
     yield Finding("models", "ok", f"base and {len(space.experts)} experts fit, {prepared.setup['layer_count']} layers")
+    if prepared.packed is not None:
+        yield Finding("memory", "ok", prepared.packed.said)
     yield Finding("tasks", "ok", f"search + holdout documents: {sizes}")
     yield Finding("space", "ok", f"{len(space.groups)} groups, methods {', '.join(m.name for m in space.methods)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from api.documents import plan_documents
+from api.fitting import Fitted, compression
 from api.locks import only_runner
 from db.records import DocumentSet, Lead, Study, Trial
 from db.store import Store
@@ -30,6 +31,7 @@ from search.space import Space, make_space
 from search.starts import Start
 from search.strategies.contract import Strategy
 from search.study import StudySpec
+from search.twins import searched
 from search.verdict import Verdict
 from workers.host import owner_name
 from workers.pool import Pool
@@ -67,6 +69,7 @@ class Prepared:
     starts: tuple[Start, ...]
     strategy: Strategy
     setup: dict[str, Any]
+    packed: Fitted | None = None
 
 
 class Fingerprinted:
@@ -101,7 +104,8 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, **where)
     layer_count = models.layout.layer_count
     suite = load_suite(spec)
-    space = make_space(spec, layer_count, suite.tuning_digest)
+    packed = compression(spec, models)
+    space = make_space(spec, layer_count, suite.tuning_digest, packed.by if packed else None)
     begin, strategy = open_search(spec, space)
     if spec.search.trials < len(begin):
         raise InvalidStudy(
@@ -125,7 +129,9 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         "aggregations": plan.aggregations,
         "proxy": plan.proxied,
     }
-    return Prepared(spec, suite, plan.sets, space, begin, strategy, setup)
+    if packed is not None:
+        setup["compressed"] = packed.to_json()
+    return Prepared(spec, suite, plan.sets, space, begin, strategy, setup, packed)
 
 
 def load_suite(spec: StudySpec) -> Suite:
@@ -175,6 +181,7 @@ _TIES = {
     "companions": "the base's config or tokenizer",
     "suite_digest": "the tasks (or lm-eval's version)",
     "task_digests": "the tasks' data or Python files",
+    "compressed": "what the experts are compressed to",
 }
 
 
@@ -226,7 +233,7 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
 def _is_over(study: Study, spec: StudySpec, store: Store) -> bool:
     if study.verdict is None:
         return False
-    return study.verdict["exhausted"] or len(store.trials.all(study.id)) >= spec.search.trials
+    return study.verdict["exhausted"] or len(searched(store.trials.all(study.id))) >= spec.search.trials
 
 
 def _search(

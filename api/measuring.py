@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from api.embedded import load_suite
+from api.fitting import compression
 from evaluation.frame import frame
 from evaluation.live import live_tensors, load_live
 from merging.artefacts.request import Request, requests
@@ -44,7 +45,9 @@ def measured(spec: StudySpec, device: str, begun: Begun, cache: FingerprintCache
     """
     experts = {e.name: Path(e.path) for e in spec.models.experts}
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, tokenizer=spec.models.tokenizer)
-    space = make_space(spec, models.layout.layer_count, load_suite(spec).tuning_digest)
+    packed = compression(spec, models)
+    models = models.compressed(packed.by if packed else None)
+    space = make_space(spec, models.layout.layer_count, load_suite(spec).tuning_digest, models.compression)
     looking = [row for row in space.methods if row.artefacts]
     if not looking:
         names = ", ".join(spec.space.method_names)

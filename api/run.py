@@ -45,6 +45,8 @@ def run_file(
     with _waiting(console, "checking models and tasks"):
         quiet_libraries()
         prepared = prepare(spec, cache)
+    if prepared.packed is not None:
+        console.print(prepared.packed.said, highlight=False, soft_wrap=True)
     store = store or open_home(home)
     cache.save(store.fingerprints)
     progress = RunProgress(store, console)

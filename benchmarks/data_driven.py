@@ -28,7 +28,7 @@ from benchmarks.evaluation import show
 from benchmarks.racing import spread
 from benchmarks.racing_lab import Lab, Plan, mean_of, run_study, study_of
 from evaluation.result import Part, Scored
-from merging.artefacts.shelf import VARIABLE
+from merging.artefacts.place import VARIABLE
 from merging.catalog import CATALOG
 from merging.recipe import Recipe
 from search.space import Space, make_space

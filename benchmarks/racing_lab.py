@@ -15,17 +15,16 @@ from scipy import stats
 from api.embedded import Fingerprinted, Prepared, create_or_resume, judge, prepare
 from db.records import Trial
 from db.store import Store, open_home
-from evaluation.artefacts.workshop import Workshop
 from evaluation.errors import NonFiniteScore
 from evaluation.live import live_tensors, load_live
 from evaluation.result import Infeasible, Scored, TaskScore
 from evaluation.scorer import Scorer
 from evaluation.suite import Suite
 from evaluation.wanted import Wanted
+from merging.compression import Compression
 from merging.errors import NonFiniteCandidate
 from merging.models import ModelSet
 from merging.recipe import Recipe
-from merging.resident import ResidentModel
 from search.appraisal import documents_spent
 from search.controller import Search
 from search.course import Course
@@ -33,6 +32,7 @@ from search.dispatch import InlineDispatcher
 from search.standings import scores_of
 from search.study import Prune, StudySpec, parse_study
 from search.verdict import Verdict
+from workers.builder import Builder
 from zoo.make import Zoo
 from zoo.tasks import METRICS
 
@@ -48,14 +48,17 @@ class Plan:
     strategy: str = "tpe"
     layers: int = 1
     methods: tuple[str, ...] = ("task_arithmetic",)
+    compress: Compression | None = None
 
 
 def study_of(zoo: Zoo, policy: Prune, seed: int, plan: Plan) -> StudySpec:
     """A study of the zoo's skills; its seed is that of the split and of the sampler."""
+    compress = {"compress": plan.compress.model_dump()} if plan.compress else {}
+    experts = [{"path": str(p), "name": n} for n, p in zoo.experts.items()]
     content: dict[str, Any] = {
         "schema": "mergesearch/study/v1",
         "name": f"{policy}-{seed}",
-        "models": {"base": str(zoo.base), "experts": [{"path": str(p), "name": n} for n, p in zoo.experts.items()]},
+        "models": {"base": str(zoo.base), "experts": experts, **compress},
         "space": {"methods": list(plan.methods), "layers": plan.layers},
         "search": {"strategy": plan.strategy, "seed": seed, "trials": plan.trials, "parallel": 1, "prune": policy},
         "evaluation": {
@@ -70,25 +73,23 @@ def study_of(zoo: Zoo, policy: Prune, seed: int, plan: Plan) -> StudySpec:
 class Lab:
     """Builds and scores candidates of the zoo."""
 
-    def __init__(self, zoo: Zoo, suite: Suite) -> None:
+    def __init__(self, zoo: Zoo, suite: Suite, packed: Compression | None = None) -> None:
         self.models = ModelSet.open(zoo.base, zoo.experts)
         live, tokenizer = load_live(zoo.base, "cpu")
         tensors = live_tensors(live, self.models.base.names)
-        self._resident = ResidentModel(self.models, tensors)
-        self._workshop = Workshop(self.models, self._resident, live, tokenizer, tensors)
+        self._builder = Builder(self.models, live, tokenizer, tensors, packed, None)
         self._scorer = Scorer(suite, live, tokenizer, "cpu", None)
         self.suite = suite
 
     def measure(self, recipe: Recipe) -> None:
         """Measures what the recipe reads of data, where it was not measured before."""
-        self._workshop.ensure(recipe, self.suite)
+        self._builder.measure(recipe, self.suite, lambda done, total: None)
 
     def evaluate(self, recipe: Recipe, wanted: Wanted) -> Scored | Infeasible:
         """What a worker does."""
         began = time.perf_counter()
         try:
-            self.measure(recipe)
-            self._resident.apply(recipe)
+            self._builder.build(recipe, self.suite, lambda done, total: None)
             built = time.perf_counter()
             scores, tokens = self._scorer.score(wanted)
         except (NonFiniteCandidate, NonFiniteScore) as error:
@@ -149,10 +150,10 @@ def run_study(zoo: Zoo, policy: Prune, seed: int, plan: Plan, audit: int) -> Run
         audit: at most so many stopped trials are scored in full afterwards, drawn at random.
     """
     prepared = prepare(study_of(zoo, policy, seed, plan), Fingerprinted(None))
-    lab = Lab(zoo, prepared.suite)
+    lab = Lab(zoo, prepared.suite, prepared.space.compress)
     with tempfile.TemporaryDirectory() as home, closing(open_home(Path(home))) as store:
         began = time.perf_counter()
-        verdict, found = _search(prepared, lab, store)
+        verdict, found = search(prepared, lab, store)
         seconds = time.perf_counter() - began
         study = store.studies.get(prepared.spec.name)
         winner = verdict.of(verdict.winner)
@@ -161,13 +162,14 @@ def run_study(zoo: Zoo, policy: Prune, seed: int, plan: Plan, audit: int) -> Run
     return Run(policy, seed, documents, winner.search, winner.holdout, seconds, stops)
 
 
-def _search(prepared: Prepared, lab: Lab, store: Store) -> tuple[Verdict, tuple[Trial, ...]]:
+def search(prepared: Prepared, lab: Lab, store: Store) -> tuple[Verdict, tuple[Trial, ...]]:
+    """A study from its first trial to the verdict; its trials."""
     study = create_or_resume(prepared, store)
     lead = store.leads.seize(study.id, "benchmark")
     dispatcher = InlineDispatcher(store, lab.evaluate)
     spec = prepared.spec
-    search = Search(study, spec, 1, prepared.space, prepared.starts, prepared.strategy, lambda told: None)
-    finished = Course(search, lead, store, dispatcher.announce).run(dispatcher)
+    found = Search(study, spec, 1, prepared.space, prepared.starts, prepared.strategy, lambda told: None)
+    finished = Course(found, lead, store, dispatcher.announce).run(dispatcher)
     return judge(prepared.suite, store, study, finished), store.trials.all(study.id)
 
 

@@ -18,8 +18,14 @@ def frame(models: ModelSet) -> Iterator[Path]:
         return
     whole = GroupMerge(layers=(0, models.layout.layer_count), method="uniform")
     places = {name: str(expert.path) for name, expert in models.experts.items()}
-    base = str(models.base.path)
-    recipe = Recipe(schema_=SCHEMA, base=base, experts=places, tokenizer=models.tokenizer, groups=(whole,))
+    recipe = Recipe(
+        schema_=SCHEMA,
+        base=str(models.base.path),
+        experts=places,
+        tokenizer=models.tokenizer,
+        compress=models.compression,
+        groups=(whole,),
+    )
     with TemporaryDirectory(prefix="mergesearch-") as folder:
         export(recipe, models, Path(folder) / "frame")
         yield Path(folder) / "frame"

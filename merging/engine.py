@@ -112,12 +112,7 @@ class Engine:
             InvalidRecipe: it names other experts, is for another number of layers, or reads an artefact that was not
                 measured here.
         """
-        if set(recipe.experts) != set(self.models.names):
-            problem = f"are not the experts that were opened ({', '.join(self.models.names)})"
-            raise InvalidRecipe("experts", ", ".join(recipe.experts), problem, "name the same experts in both")
-        if recipe.tokenizer != self.models.tokenizer:
-            problem = f"is not the vocabulary that the models were opened with ({self.models.tokenizer})"
-            raise InvalidRecipe("tokenizer", recipe.tokenizer, problem, "name the same in both")
+        _check_opened(recipe, self.models)
         arrangement = arrange(recipe, self.models.layout, self.models.names)
         self._statistics.arranged = list(arrangement.parts.values())
         self._kept.next_round()
@@ -217,6 +212,20 @@ class Engine:
         if set(part.experts) == {part.base}:
             return stack
         return Stack(stack.base, [self._source(name).experts[i] for i, name in enumerate(part.experts)])
+
+
+def _check_opened(recipe: Recipe, models: ModelSet) -> None:
+    """Raises InvalidRecipe unless the models were opened as the recipe takes them."""
+    if set(recipe.experts) != set(models.names):
+        problem = f"are not the experts that were opened ({', '.join(models.names)})"
+        raise InvalidRecipe("experts", ", ".join(recipe.experts), problem, "name the same experts in both")
+    if recipe.tokenizer != models.tokenizer:
+        problem = f"is not the vocabulary that the models were opened with ({models.tokenizer})"
+        raise InvalidRecipe("tokenizer", recipe.tokenizer, problem, "name the same in both")
+    if (recipe.compress and recipe.compress.checked("compress")) != models.compression:
+        opened = models.compression.codec if models.compression else "as they are"
+        problem = f"is not how the experts were opened ({opened})"
+        raise InvalidRecipe("compress", recipe.compress, problem, "open the experts as the recipe takes them")
 
 
 def is_linear(code: LinearMethod | ElementwiseMethod | DeltaMethod) -> TypeIs[LinearMethod]:

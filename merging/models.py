@@ -11,11 +11,14 @@ from torch import Tensor
 from merging.checkpoint import Checkpoint, tie_flag
 from merging.codecs.contract import Packed
 from merging.companions import companions_digest
+from merging.compressed import compressed
+from merging.compression import Compression
 from merging.errors import InvalidModel
 from merging.expert import Expert, unpacked
 from merging.expertfolder import open_expert
 from merging.fingerprint import FingerprintCache
 from merging.layers import Layout, layout
+from merging.shard import Entry
 from merging.vocabulary.alignment import Alignment
 from merging.vocabulary.choice import BASE
 from merging.vocabulary.files import output_files
@@ -61,6 +64,7 @@ class ModelSet:
         layout: what each tensor is.
         tokenizer: whose vocabulary a merge has: `base`, `union`, or an expert's name.
         alignment: how the rows of differing vocabularies come together; None if they are the same in every model.
+        compression: what the experts that are full checkpoints are kept by; None: they are kept as they are.
     """
 
     def __init__(
@@ -70,10 +74,11 @@ class ModelSet:
         cache: FingerprintCache | None,
         tokenizer: str = BASE,
         alignment: Alignment | None = None,
+        compression: Compression | None = None,
     ) -> None:
         self.base, self.experts = base, dict(sorted(experts.items()))
         self.layout: Layout = layout(base.names, base.config)
-        self.tokenizer, self.alignment = tokenizer, alignment
+        self.tokenizer, self.alignment, self.compression = tokenizer, alignment, compression
         self._cache = cache
 
     @classmethod
@@ -114,6 +119,33 @@ class ModelSet:
             for name in ancestor.names:
                 _check_tensor(name, expert, ancestor, alignment)
         return cls(ancestor, opened, cache, tokenizer, alignment)
+
+    def compressed(self, by: Compression | None) -> "ModelSet":
+        """The same models with their experts packed, each once and for every process; None: these.
+
+        Raises:
+            InvalidModel: a model holds NaN or infinity.
+            OutputError: there is no room for the packed experts.
+        """
+        if by is None:
+            return self
+        rows = frozenset(name for name in self.base.names if self.vocabulary_axis(name) is not None)
+        packed = {name: compressed(self.base, each, by, rows, self._cache) for name, each in self.experts.items()}
+        return ModelSet(self.base, packed, self._cache, self.tokenizer, self.alignment, by.checked("compress"))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that base and experts take as they are kept."""
+        return sum(self.bytes_of(name) for name in self.base.names)
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes that the base takes."""
+        return sum(_size(self.base.entry(name)) for name in self.base.names)
+
+    def bytes_of(self, name: str) -> int:
+        """Bytes that one tensor of base and experts takes as it is kept."""
+        return sum(_size(source.entry(name)) for source in (self.base, *self.experts.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -189,6 +221,10 @@ class ModelSet:
     def expert_fingerprints(self) -> Sequence[str]:
         """The experts' content fingerprints, in the order of `names`; computed when one is looked at."""
         return _Fingerprints(self)
+
+
+def _size(entry: Entry) -> int:
+    return entry.end - entry.start
 
 
 class _Fingerprints(Sequence[str]):

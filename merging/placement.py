@@ -12,7 +12,7 @@ from merging.models import ModelSet, Stack
 
 
 def stack_source(
-    models: ModelSet, devices: Mapping[str, torch.device], device_bytes: int | None = None
+    models: ModelSet, devices: Mapping[str, torch.device], device_bytes: int | None = None, *, streamed: bool = False
 ) -> Callable[[str], Stack]:
     """A function that gives a tensor's stack on its device.
 
@@ -22,10 +22,13 @@ def stack_source(
         models: the models.
         devices: the device of each tensor.
         device_bytes: how much device memory the stacks may take; None: half of what is free.
+        streamed: they wait in the mapped files alone, for builds so seldom that they shall cost no memory.
     """
+    if streamed:
+        return lambda name: models.held(name).moved(_mover(devices[name])).stack()
     away = {name for name, device in devices.items() if device.type != "cpu"}
     kept = {name: models.held(name) for name in devices if name not in away}  # once: it takes as long as a small merge
-    need = sum(_bytes(models, name) for name in away)
+    need = sum(models.bytes_of(name) for name in away)
     fits = need <= (_half_of_free(devices) if device_bytes is None else device_bytes)
     kept |= {name: models.held(name).moved(_mover(devices[name]) if fits else Tensor.pin_memory) for name in away}
     made = {name: held.stack() for name, held in kept.items() if held.plain}  # nothing to make: the tensors themselves
@@ -36,10 +39,6 @@ def stack_source(
         return made[name] if name in made else kept[name].stack()
 
     return stack
-
-
-def _bytes(models: ModelSet, name: str) -> int:
-    return sum(e.end - e.start for e in (source.entry(name) for source in (models.base, *models.experts.values())))
 
 
 def _half_of_free(devices: Mapping[str, torch.device]) -> int:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from merging.catalog import Scalar, method
+from merging.compression import Compression
 from merging.errors import InvalidRecipe
 from merging.soundness import check_cover, check_merge, check_override, check_slices, check_span, check_suite
 
@@ -105,6 +106,7 @@ class Recipe(_Frozen):
         dtype: what the result is stored in; None: as the base is.
         tokenizer: whose vocabulary the result has: `base`, an expert's name, or the `union` of all.
         suite: digest of the search documents that its methods look at; empty: none does.
+        compress: what packs the experts before they are merged; None: they are taken as they are.
         slices: the result's layers, run after run; empty: the models' layers as they are.
         groups: cover every layer of the result and every module exactly once.
         overrides: exceptions by tensor name.
@@ -117,6 +119,7 @@ class Recipe(_Frozen):
     dtype: DType | None = None
     tokenizer: str = "base"
     suite: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
+    compress: Compression | None = None
     slices: tuple[Slice, ...] = ()
     groups: tuple[GroupMerge, ...] = Field(min_length=1)
     overrides: tuple[Override, ...] = ()
@@ -124,6 +127,8 @@ class Recipe(_Frozen):
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         experts = tuple(self.experts)
+        if self.compress is not None:
+            self.compress.checked("compress")
         if self.tokenizer not in ("base", "union", *experts):
             remedy = f"use base, union or one of {', '.join(experts)}"
             raise InvalidRecipe("tokenizer", self.tokenizer, "is no model of this recipe", remedy)
@@ -144,8 +149,8 @@ class Recipe(_Frozen):
         return max(g.layers[1] for g in self.groups)
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, shortest exact numbers; `suite` only where one is named."""
-        silent = None if self.suite else {"suite"}
+        """Canonical JSON: sorted keys, no spaces, shortest exact numbers; `suite` and `compress` only if given."""
+        silent = {name for name in ("suite", "compress") if not getattr(self, name)}
         content = self.model_dump(mode="json", by_alias=True, exclude=silent)
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -167,8 +172,10 @@ class Recipe(_Frozen):
             part["sources"] = [part["sources"].get(name, part["layers"]) for name in order]
         if self.tokenizer in self.experts:
             content["tokenizer"] = order.index(self.tokenizer)
-        for later in ("slices", "overrides", "tokenizer", "suite"):  # absent, where they say nothing
-            if content[later] in ([], "base", ""):
+        if self.compress is not None:
+            content["compress"] = self.compress.checked("compress").model_dump()
+        for later in ("slices", "overrides", "tokenizer", "suite", "compress"):  # absent, where they say nothing
+            if content[later] in ([], "base", "", None):
                 del content[later]
         content["models"] = [fingerprints["base"], *(fingerprints[f"expert:{name}"] for name in order)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -44,6 +44,7 @@ class ResidentModel:
             floating dtype. Several names of one tied tensor may be given.
         memo_bytes: how much prepared state (masks, thresholds) to keep between candidates.
         device_bytes: on a GPU, how much of its memory base and experts may take; None: half of what is free.
+        streamed: base and experts are read from their files at each build, and take no memory between builds.
 
     Raises:
         InvalidModel: live model and checkpoint do not have the same tensors.
@@ -56,18 +57,23 @@ class ResidentModel:
         *,
         memo_bytes: int = 1 << 30,
         device_bytes: int | None = None,
+        streamed: bool = False,
     ) -> None:
         _check_live(models, live)
         self.models = models
         self._live = {name: live[name].detach() for name in models.base.names}
         devices = {name: tensor.device for name, tensor in self._live.items()}
-        self._engine = Engine(models, stack_source(models, devices, device_bytes), memo_bytes)
+        self._engine = Engine(models, stack_source(models, devices, device_bytes, streamed=streamed), memo_bytes)
         self._holds: dict[str, Hashable] = {}  # the effect each tensor was last built with; absent: unknown
 
     @property
     def shelf(self) -> Shelf:
         """Where the artefacts that merges read are found."""
         return self._engine.shelf
+
+    def forget(self) -> None:
+        """Somebody else wrote into the live model: the next candidate is built in full."""
+        self._holds.clear()
 
     def apply(self, recipe: Recipe, where: Callable[[Place], bool] | None = None) -> Build:
         """Makes the live model the recipe's merge.

@@ -22,7 +22,8 @@ from search.seeds import derive
 from search.standings import all_scores, scores_of
 from search.starts import expert_origin
 from search.study import StudySpec
-from search.verdict import Against, Finalist, FrontPoint, Kept, ProxyTrust, TaskPair, Verdict
+from search.twins import searched
+from search.verdict import Against, Compressed, Finalist, FrontPoint, Kept, ProxyTrust, TaskPair, Verdict
 
 _MOST_ITEMS = 4_000_000  # items of all candidates that are held at once to ask how far the best was flattered
 _AT_ONCE = 10_000  # rows asked for in one query
@@ -69,7 +70,7 @@ def reach_verdict(
         best_expert=next((t.number for t in judge.ranking(trials, complete) if t.number in alone), None),
         documents={"search": _count(best.searched), "holdout": _count(best.held)},
         trials=len(trials),
-        exhausted=len(trials) < study.spec["search"]["trials"],
+        exhausted=len(searched(trials)) < study.spec["search"]["trials"],
         missing=finalists.missing,
         measured_as="the weighted mean of the tasks" if judge.relative else None,
         candidates=len(_rivals(trials, winner)),
@@ -82,6 +83,7 @@ def reach_verdict(
         constraints=_kept(spec, judge, finalists, found),
         proxy=_proxy(store, spec, trials, {n: _search_value(measure, its) for n, its in complete.items()}),
         front=tuple(_front_point(t, complete[t.number]) for t in judge.front(trials, complete)),
+        compressed=_compressed(measure, study, finalists, found),
     )
 
 
@@ -184,6 +186,27 @@ def _pair(searched: TaskScore, held: TaskScore) -> TaskPair:
         search_stderr=searched.stderr,
         holdout=held.value,
         holdout_stderr=held.stderr,
+    )
+
+
+def _compressed(measure: Measure, study: Study, finalists: Finalists, found: Mapping[int, _Found]) -> Compressed | None:
+    """What compressing the experts cost, where that was done: the same recipe without it, on the same documents."""
+    packed = study.setup.get("compressed")
+    if packed is None:
+        return None
+    sizes = {key: packed[key] for key in ("bytes", "whole_bytes", "bits_per_parameter")}
+    told = Compressed.model_validate(packed["by"] | sizes)
+    if not finalists.pair:
+        return told
+    numbers = tuple(t.number for t in finalists.pair)
+    small, whole = (found[number] for number in numbers)
+    seed = derive(study.spec["search"]["seed"], "compressed", *numbers)
+    return told.model_copy(
+        update={
+            "pair": numbers,
+            "search_cost": _search_value(measure, whole.searched) - _search_value(measure, small.searched),
+            "holdout_cost": _against(measure, whole.held, small.held, seed),
+        }
     )
 
 

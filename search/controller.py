@@ -25,6 +25,7 @@ from search.standings import Scores, Standings, judged, scores_of
 from search.starts import Start, is_baseline
 from search.strategies.contract import Exhausted, Observation, Proposal, Strategy, Wait
 from search.study import StudySpec
+from search.twins import searched
 
 
 class SearchFailed(MergesearchError):
@@ -84,6 +85,7 @@ class Controller:
         self._grounded = False  # a baseline was scored
         self._next = 0
         self._open = 0
+        self._beside = 0  # of those that there are, trials that no search asked for
         self._held = 0  # of the open ones, those that are scored and cannot be told yet
         self._replay()
 
@@ -104,14 +106,21 @@ class Controller:
             self._tell()
             if adding:
                 self._fill()
-            if self._open == 0 and (self._exhausted or self._next >= self._search.spec.search.trials):
+            if self._open == 0 and (self._exhausted or self._asked >= self._search.spec.search.trials):
                 return True
-            if len(self._store.trials.ready(self._id)) == self._held:  # a recipe scored before is ready at once
+            ready = searched(self._store.trials.ready(self._id))  # a recipe scored before is ready at once
+            if len(ready) == self._held:
                 return False
+
+    @property
+    def _asked(self) -> int:
+        """How many trials the search has asked for."""
+        return self._next - self._beside
 
     def _replay(self) -> None:
         """Bring the strategy to where the database is."""
-        trials = self._store.trials.all(self._id)
+        everybody = self._store.trials.all(self._id)
+        trials = searched(everybody)
         for trial in trials:
             self._proposals[trial.number] = self._proposal(trial)
             self._search.strategy.reserve(trial.number, self._proposals[trial.number])
@@ -121,14 +130,14 @@ class Controller:
                 self.judge.refer(trial.origin, scores_of(self._store, trial))
         for trial in sorted((t for t in trials if t.told_order), key=lambda t: t.told_order or 0):
             self._learn(trial)
-        self._next = len(trials)
+        self._next, self._beside = len(everybody), len(everybody) - len(trials)
         self._open = sum(t.state == "open" for t in trials)
         fault_point("controller.replayed")
         self._announce(self._store.evaluations.unfinished(self._id))
 
     def _tell(self) -> None:
         self._held = 0
-        ready = self._store.trials.ready(self._id)
+        ready = searched(self._store.trials.ready(self._id))
         if not self.judge.ready and not self._find_references(ready):
             self._held = len(ready)
             return
@@ -141,7 +150,7 @@ class Controller:
                 continue
             self._open -= 1
             self._learn(told)
-            self._search.on_told(Told(told, self._next - self._open, self._search.spec.search.trials))
+            self._search.on_told(Told(told, self._asked - self._open, self._search.spec.search.trials))
         self._require_a_baseline()
 
     def _find_references(self, ready: Sequence[Trial]) -> bool:
@@ -214,7 +223,7 @@ class Controller:
     def _fill(self) -> None:
         """Keep `parallel` trials open."""
         limits = self._search.spec.search
-        while not self._exhausted and self._open - self._held < self._search.parallel and self._next < limits.trials:
+        while not self._exhausted and self._open - self._held < self._search.parallel and self._asked < limits.trials:
             number = self._next
             if number < len(self._search.starts):
                 start = self._search.starts[number]

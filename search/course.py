@@ -12,10 +12,11 @@ from db.store import Store
 from search.controller import Controller, Search
 from search.dispatch import Dispatcher
 from search.finalists import Finalists, Unmeasured, find_finalists
+from search.originals import Originals
 from search.rescoring import Rescoring
 
 WAIT_SECONDS = 1.0  # the longest that a change which nobody announced stays unseen
-SEARCHING, RESCORING, HOLDOUT, JUDGING = "searching", "rescoring", "holdout", "judging"
+SEARCHING, RESCORING, ORIGINALS, HOLDOUT, JUDGING = "searching", "rescoring", "originals", "holdout", "judging"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Course:
 
     Args:
         announce: told the ids of evaluations that are not done.
-        on_phase: told when a phase begins: searching, rescoring (if anything is), holdout, judging.
+        on_phase: told when a phase begins: searching, rescoring and originals (if anything is), holdout, judging.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Course:
         self._search, self._lead, self._store, self._announce, self._on_phase = search, lead, store, announce, on_phase
         self._controller: Controller | None = Controller(search, lead, store, announce)
         self._rescoring: Rescoring | None = None
+        self._originals: Originals | None = None
         self._phase = ""
         self._waiting: tuple[int, ...] = ()
 
@@ -64,7 +66,8 @@ class Course:
                 self._enter(SEARCHING)
                 return None
             judge, standings = self._controller.judge, self._controller.standings
-            self._rescoring = Rescoring(self._store, self._lead, self._search.study, judge, standings)
+            known = (self._store, self._lead, self._search.study, judge, standings)
+            self._rescoring, self._originals = Rescoring(*known), Originals(*known)
             self._controller = None
         if not adding or any(self._store.evaluations.state(id_) != "done" for id_ in self._waiting):
             return None
@@ -73,6 +76,11 @@ class Course:
                 self._await(RESCORING, waiting)
                 return None
             self._rescoring = None
+        if self._originals is not None:
+            if waiting := self._originals.step():
+                self._await(ORIGINALS, waiting)
+                return None
+            self._originals = None
             fault_point("controller.holdout")
         trials = self._store.trials.all(self._search.study.id)
         self._store.studies.read_holdout(self._lead, len(trials))

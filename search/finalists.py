@@ -4,18 +4,17 @@ Only here are holdout documents scored. Who wins was decided before, on the sear
 changes that in one case: a winner that cannot be scored on it gives way to the next best, and the report says so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from db.records import Evaluation, Study, Trial
 from db.store import Store
 from evaluation.constraints import BASE
-from evaluation.result import Failed, Infeasible, Scored, TaskScore
+from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
-from search.judge import Judge
-from search.standings import scores_of
+from search.pairs import pair_of
+from search.ranked import ranked
 from search.starts import UNIFORM, expert_origin
-from search.study import StudySpec
 
 
 class HoldoutFailed(MergesearchError):
@@ -27,13 +26,16 @@ class Finalists:
     """The candidates of the report, all scored on the holdout.
 
     Attributes:
-        compared: the experts, the uniform soup, the base if it was scored, then the winner if it is none of them.
+        compared: the experts, the uniform soup, the base if it was scored; those of `pair`; then the winner if it is
+            none of them.
         missing: who should stand here and could not be scored, with the reason.
+        pair: of `compared`, a recipe of compressed experts, and the same of the experts as they are; or nobody.
     """
 
     winner: Trial
     compared: tuple[Trial, ...]
     missing: dict[str, str]
+    pair: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,33 +43,6 @@ class Unmeasured:
     """These evaluations must be done before the finalists are known."""
 
     evaluation_ids: tuple[int, ...]
-
-
-class _Scores(Mapping[int, Sequence[TaskScore]]):
-    """The scores of complete trials by number, read when they are looked at: most objectives do not."""
-
-    def __init__(self, store: Store, trials: Sequence[Trial]) -> None:
-        self._store = store
-        self._trials = {t.number: t for t in trials if t.value is not None}
-        self._read: dict[int, tuple[TaskScore, ...]] = {}
-
-    def __getitem__(self, number: int) -> Sequence[TaskScore]:
-        if number not in self._read:
-            self._read[number] = scores_of(self._store, self._trials[number])
-        return self._read[number]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._trials)
-
-    def __len__(self) -> int:
-        return len(self._trials)
-
-
-def ranked(store: Store, study: Study, trials: Sequence[Trial]) -> list[Trial]:
-    """The study's complete trials, best first by its objective, those that meet its constraints before the others."""
-    spec = StudySpec.model_validate(study.spec)
-    judge = Judge(spec, tuple(e.name for e in spec.models.experts))
-    return judge.ranking(trials, _Scores(store, trials))
 
 
 def find_finalists(
@@ -99,10 +74,23 @@ def find_finalists(
             return Unmeasured((evaluation.id,))
         why = _why_unscored(evaluation)
         if why is None:
-            return Finalists(trial, (*compared, *([] if trial in compared else [trial])), missing)
+            return _beside(store, study, trials, Finalists(trial, compared, missing))
         missing.setdefault(trial.origin if trial in baselines else f"trial {trial.number} ({trial.origin})", why)
     told = "; ".join(f"{who}: {why}" for who, why in missing.items())
     raise HoldoutFailed(f"no candidate could be scored on the holdout ({told}); mend that and run the study again")
+
+
+def _beside(store: Store, study: Study, trials: Sequence[Trial], found: Finalists) -> Finalists | Unmeasured:
+    """The finalists with those who stand beside the winner, and the winner last."""
+    pair = pair_of(store, study, trials, found.winner)
+    held = {t.number: holdout_evaluation(store, study, t) for t in pair}
+    if waiting := tuple(sorted(e.id for e in held.values() if e.outcome is None)):
+        return Unmeasured(waiting)
+    if not all(isinstance(evaluation.outcome, Scored) for evaluation in held.values()):
+        pair = ()
+    beside = [t for t in pair if t != found.winner]
+    last = [] if found.winner in found.compared else [found.winner]
+    return replace(found, compared=(*found.compared, *beside, *last), pair=pair)
 
 
 def holdout_evaluation(store: Store, study: Study, trial: Trial) -> Evaluation:

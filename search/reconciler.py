@@ -22,7 +22,7 @@ from search.dispatch import Publish
 from search.finalists import HoldoutFailed
 from search.keeper import Keeper
 from search.opening import open_search
-from search.space import make_space
+from search.space import space_of
 from search.study import StudySpec
 
 LONGEST_WAIT = 5.0  # between two rounds in which nobody woke us
@@ -145,7 +145,7 @@ class Reconciler:
 
     def _course(self, study: Study, lead: Lead) -> Course:
         spec = StudySpec.model_validate(study.spec)
-        space = make_space(spec, study.setup["layer_count"], study.setup.get("tuning_digest", ""))
+        space = space_of(study)
         begin, strategy = open_search(spec, space)
         search = Search(
             study,

@@ -65,7 +65,7 @@ class Rescoring:
         """The same trials again after a restart, however many of them are rescored by then."""
         spec = StudySpec.model_validate(self._study.spec)
         most = how_many(spec)
-        best = best_of(t for t in trials if t.estimate is None)
+        best = best_of(t for t in trials if t.estimate is None and self._standings.counts(t))
         raced = [t for t in trials if t.estimate is not None and t.state in ("pruned", "complete")]
         chosen: list[Trial] = []
         for trial in sorted(raced, key=_promise)[: LOOKED_AT * most]:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from db.records import Study
 from merging.catalog import CATALOG, Method, Parameter, Scalar
+from merging.compression import Compression
 from merging.errors import InvalidRecipe, InvalidStudy
 from merging.recipe import SCHEMA, DType, GroupMerge, Recipe
 from merging.schedule import GroupKey, group_keys
@@ -51,6 +53,7 @@ class Space:
         fixed: `method.parameter` -> the value it has in every recipe.
         knots: numbers are asked for at so many places along the layers, and each group lies between two; None: each
             group has its own.
+        compress: what packs the experts in every recipe.
     """
 
     base: str
@@ -65,6 +68,7 @@ class Space:
     knots: int | None = None
     tokenizer: str = "base"
     suite: str = ""
+    compress: Compression | None = None
 
     def walk(self, pick: Pick) -> Recipe:
         """The recipe whose every value `pick` was asked for.
@@ -95,6 +99,7 @@ class Space:
             dtype=self.dtype,
             tokenizer=self.tokenizer,
             suite=self.suite if any(CATALOG[group.method].artefacts for group in groups) else "",
+            compress=self.compress,
             groups=groups,
         )
 
@@ -216,11 +221,21 @@ def _label(key: GroupKey) -> str:
     return span if key.modules == "all" else f"{span}.{key.modules}"
 
 
-def make_space(spec: StudySpec, layer_count: int, suite: str = "") -> Space:
+def space_of(study: Study) -> Space:
+    """The space of a study that was created."""
+    setup = study.setup  # of an earlier version it says less
+    packed = setup.get("compressed")
+    compress = None if packed is None else Compression.model_validate(packed["by"])
+    spec = StudySpec.model_validate(study.spec)
+    return make_space(spec, setup["layer_count"], setup.get("tuning_digest", ""), compress)
+
+
+def make_space(spec: StudySpec, layer_count: int, suite: str = "", compress: Compression | None = None) -> Space:
     """The space of a study over a model of that many layers.
 
     Args:
         suite: digest of its suite.
+        compress: what its experts are packed by.
 
     Raises:
         InvalidInput: more layer ranges than the model has layers.
@@ -242,6 +257,7 @@ def make_space(spec: StudySpec, layer_count: int, suite: str = "") -> Space:
         knots=spec.space.gradient,
         tokenizer=spec.models.tokenizer,
         suite=suite,
+        compress=compress,
     )
 
 

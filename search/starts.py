@@ -7,7 +7,7 @@ samplers learn from it; else it is a recipe only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation.constraints import BASE
 from merging.catalog import Method, Scalar
@@ -41,11 +41,11 @@ def starts(space: Space, needed: Sequence[str] = ()) -> tuple[Start, ...]:
         needed: origins that the study's objective or constraints compare with; the base is scored only if it is one.
     """
     names = tuple(space.experts)
-    found = [_alone(space, name) for name in names]
+    found = [_whole(_alone(space, name)) for name in names]
     if len(names) > 1:
-        found.append(_average(space))
+        found.append(_whole(_average(space)))
     if BASE in needed:
-        found.append(_nothing(space))
+        found.append(_whole(_nothing(space)))
     for row in space.methods:
         start = default_start(space, row)
         if start is not None:
@@ -64,6 +64,11 @@ def expert_origin(name: str) -> str:
 def is_baseline(origin: str) -> bool:
     """Whether a start is a fixed point of comparison: an expert, the uniform soup, the base. All are scored in full."""
     return origin in (UNIFORM, BASE) or origin.startswith(expert_origin(""))
+
+
+def _whole(start: Start) -> Start:
+    """A baseline is what a user has without a search: never of compressed experts."""
+    return replace(start, recipe=start.recipe.model_copy(update={"compress": None}))
 
 
 def _alone(space: Space, name: str) -> Start:

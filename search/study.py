@@ -17,9 +17,11 @@ from db.records import DEFAULT_POOL, POOL
 from evaluation.constraints import ConstraintSpec, check_constraints
 from evaluation.objective import RELATIVE, Kind
 from evaluation.spec import EvaluationSpec, ProxySpec, older
+from merging.compression import Compression
 from merging.errors import InvalidStudy
 from merging.recipe import DType
-from search.ingredients import EXPERT_NAME, Ground, Policy, gathered, ingredients, named, stood_in
+from search.ingredients import Ground, gathered, ingredients, stood_in
+from search.modelsspec import ModelsSpec
 from search.spacespec import SpaceSpec, check_space, near
 from search.yamlfile import read_yaml
 
@@ -32,41 +34,6 @@ DEFAULT_PRUNE: Prune = "halving"
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class ExpertSpec(_Frozen):
-    """One expert; in the file also a bare path, whose last part is then the name.
-
-    Attributes:
-        policy: the ingredient policy that found it; None: it was listed by its path.
-        order: the training step that it was saved at, where the policy knows it.
-    """
-
-    path: str = Field(min_length=1)
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=EXPERT_NAME)]
-    policy: Policy | None = None
-    order: Annotated[int, Field(ge=0)] | None = None
-
-
-class ModelsSpec(_Frozen):
-    """The models: folders, relative to the study file or absolute.
-
-    Attributes:
-        experts: methods that go by an order take this one. In the file, an entry may stand for several:
-            `search.ingredients`.
-        tokenizer: whose vocabulary the merges have: `base`, `union`, or an expert's name.
-    """
-
-    base: str = Field(min_length=1)
-    experts: tuple[ExpertSpec, ...] = Field(min_length=1)
-    tokenizer: str = "base"
-
-    @field_validator("experts", mode="before")
-    @classmethod
-    def _name_bare_paths(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            return value
-        return [named(expert) for expert in value]
 
 
 class SearchSpec(_Frozen):
@@ -145,8 +112,9 @@ class StudySpec(_Frozen):
                 del content["space"][later]
         models = content["models"]
         models["experts"] = [{key: each[key] for key in ("path", "name")} for each in models["experts"]]
-        if models["tokenizer"] == "base":
-            del models["tokenizer"]
+        for later, silent in (("tokenizer", "base"), ("memory", None), ("compress", None)):
+            if models[later] == silent:
+                del models[later]
         if content["search"]["prune"] is None:
             del content["search"]["prune"]
         if not content["constraints"]:
@@ -195,6 +163,8 @@ def parse_study(content: Any, ground: Ground | None = None) -> StudySpec:
     if asked:
         spec = _validated(gathered(content, asked, ground))
     _check_names(spec)
+    if spec.models.compress is not None:
+        spec.models.compress.checked("models.compress")
     check_space(spec.space, len(spec.models.experts))
     check_constraints(spec.constraints, [t.name for t in spec.evaluation.tasks], [e.name for e in spec.models.experts])
     _check_racing(spec)
@@ -262,7 +232,15 @@ def _check_racing(spec: StudySpec) -> None:
 
 
 # a union's branch names end the path; they mean nothing to the user
-_BRANCHES = ("int", "constrained-int", "literal['each']", "literal['auto']", "str", "tuple[str, ...]")
+_BRANCHES = (
+    "int",
+    "constrained-int",
+    "function-before[_bytes(), int]",
+    "literal['each']",
+    "literal['auto']",
+    "str",
+    "tuple[str, ...]",
+)
 
 
 def _translate(error: ValidationError) -> InvalidStudy:
@@ -285,6 +263,9 @@ def _translate(error: ValidationError) -> InvalidStudy:
     return InvalidStudy(key, first["input"], "is not valid", f"it should {wanted}")
 
 
+_RECORDS: dict[Any, Any] = {"proxy": ProxySpec, "compress": Compression}
+
+
 def _known_keys(parts: list[Any]) -> list[str]:
     """The keys that a section of the study file takes, found by walking the records' types."""
     model: Any = StudySpec
@@ -295,6 +276,6 @@ def _known_keys(parts: list[Any]) -> list[str]:
         elif part in ("experts", "tasks", "constraints"):
             field = model.model_fields[part].annotation
             model = field.__args__[0]
-        elif part == "proxy":
-            model = ProxySpec
+        elif part in _RECORDS:
+            model = _RECORDS[part]
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -96,6 +96,30 @@ class ProxyTrust(_Frozen):
     trials: int
 
 
+class Compressed(_Frozen):
+    """That the search saw its experts compressed, and what that cost.
+
+    Attributes:
+        codec, settings: what they were packed by.
+        bytes_: of base and experts as they were kept.
+        whole_bytes: of base and experts as they are.
+        bits_per_parameter: of the experts.
+        pair: trial numbers of one recipe with compressed experts, and with the experts as they are; None where it
+            could not be scored with both.
+        search_cost: how much better the latter is on the search documents.
+        holdout_cost: and on the holdout.
+    """
+
+    codec: str
+    settings: dict[str, float]
+    bytes_: int = Field(alias="bytes")
+    whole_bytes: int
+    bits_per_parameter: float
+    pair: tuple[int, int] | None = None
+    search_cost: float | None = None
+    holdout_cost: Against | None = None
+
+
 class Verdict(_Frozen):
     """The final report of a study.
 
@@ -120,6 +144,7 @@ class Verdict(_Frozen):
         documents_full: what scoring each of them in full would have come to.
         constraints: how the winner keeps them, in the study's order.
         front: of the objective `pareto`, the knee first.
+        compressed: where the experts were.
     """
 
     schema_: str = Field(alias="schema", default=SCHEMA)
@@ -143,6 +168,7 @@ class Verdict(_Frozen):
     constraints: tuple[Kept, ...] = ()
     proxy: ProxyTrust | None = None
     front: tuple[FrontPoint, ...] = ()
+    compressed: Compressed | None = None
 
     def of(self, trial: int) -> Finalist:
         """The finalist with that trial number."""

@@ -13,6 +13,10 @@ from merging.recipe import Recipe
 Progress = Callable[[int, int, int], None]
 """Called with the documents done, their total, and the tokens so far; what it raises ends the scoring."""
 
+Measuring = Callable[[int, int], None]
+"""Called while what a recipe looks at is measured, with the artefacts done and how many were missing; what it raises
+ends the measuring."""
+
 
 class DeviceLost(Exception):
     """Nothing works on the device in this process any more; another process may still use it."""
@@ -31,8 +35,11 @@ class Bench(Protocol):
 
     device: str
 
-    def build(self, recipe: Recipe) -> None:
+    def build(self, recipe: Recipe, on_measuring: Measuring) -> None:
         """Make the recipe's candidate the one that is scored next.
+
+        Args:
+            on_measuring: called between passes over data, if the recipe needs any that nobody has made before.
 
         Raises:
             Impossible: it has NaN or infinity.

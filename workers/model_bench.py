@@ -12,7 +12,6 @@ import torch
 
 from db.records import Study
 from db.store import Store
-from evaluation.artefacts.workshop import Workshop
 from evaluation.chat import template_folder
 from evaluation.errors import EngineLost, NonFiniteScore
 from evaluation.frame import frame
@@ -24,11 +23,12 @@ from evaluation.spec import EvaluationSpec
 from evaluation.suite import Suite
 from evaluation.vllm.start import live_device, start
 from evaluation.wanted import Wanted
+from merging.compression import Compression
 from merging.errors import Conflict, InvalidRecipe, NonFiniteCandidate
 from merging.models import ModelSet
 from merging.recipe import Recipe
-from merging.resident import ResidentModel
-from workers.benches import DeviceLost, Impossible, Progress
+from workers.benches import DeviceLost, Impossible, Measuring, Progress
+from workers.builder import Builder
 from workers.host import memory
 
 MOST_SUITES = 4  # studies whose tasks are kept; a task's documents and prompts lie in memory
@@ -53,19 +53,18 @@ class Resident:
             tensors = live_tensors(self.live, models.base.names)
             # now, while a GPU's memory is free: experts that find no room there wait outside of it
             self._engine = start(folder, self.live, tensors, self.tokenizer, device) if on_vllm else None
-        used, total = memory()
-        room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
-        self.model = ResidentModel(models, tensors, memo_bytes=room)
-        self._workshop = Workshop(models, self.model, self.live, self.tokenizer, tensors)
+        packed = study.setup.get("compressed")
+        by = None if packed is None else Compression.model_validate(packed["by"])
+        limit = study.spec["models"].get("memory")  # studies of an earlier version do not say
+        self._builder = Builder(models, self.live, self.tokenizer, tensors, by, limit)
         self.scorers: dict[int, Scorer] = {}  # by study
 
-    def build(self, recipe: Recipe, suite: Suite) -> None:
+    def build(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> None:
         """Write the candidate into the live model, where it differs from the last one, and hand it to the engine.
 
         What its methods want to know of the suite's search documents is measured first.
         """
-        self._workshop.ensure(recipe, suite)
-        if self.model.apply(recipe).tensors and self._engine is not None:
+        if self._builder.build(recipe, suite, on_measuring) and self._engine is not None:
             self._engine.take()
 
     def scorer(self, study: Study, suite: Suite) -> Scorer:
@@ -88,10 +87,10 @@ class ModelBench:
         self.device = device_name(device)
         self._resident, self._scorer, self._suite = resident, scorer, suite
 
-    def build(self, recipe: Recipe) -> None:
+    def build(self, recipe: Recipe, on_measuring: Measuring) -> None:
         """Make the recipe's candidate the resident one."""
         with _translated():
-            self._resident.build(recipe, self._suite)
+            self._resident.build(recipe, self._suite, on_measuring)
 
     def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
         """Score the live model on the study's tasks."""
@@ -159,6 +158,7 @@ class ModelBenches:
     def _models(self, study: Study) -> Resident:
         setup = study.setup
         made_of = [setup["fingerprints"], setup["companions"], study.spec["dtype"], _evaluation(study).backend]
+        made_of += [setup.get("compressed"), study.spec["models"].get("memory")]
         key = json.dumps(made_of, sort_keys=True)
         if self._resident is None or self._key != key:
             self._evict()  # two sets may not fit

@@ -11,8 +11,7 @@ from db.records import Study
 from db.session import is_away
 from db.store import Store
 from search.mirror import Mirror, mirror_url
-from search.space import make_space
-from search.study import StudySpec
+from search.space import space_of
 
 PAST_SECONDS = 86_400.0  # studies that ended before need no last word any more
 SECONDS = 1.0  # between two writings: many trials are cheaper together
@@ -92,10 +91,7 @@ class Mirrors:
     def _write(self, study: Study) -> None:
         mirror = self._open.get(study.id)
         if mirror is None:
-            setup = study.setup
-            suite = setup.get("tuning_digest", "")
-            space = make_space(StudySpec.model_validate(study.spec), setup["layer_count"], suite)
-            mirror = Mirror(self._url, study, space, self._store, lambda said: log.warning("%s", said))
+            mirror = Mirror(self._url, study, space_of(study), self._store, lambda said: log.warning("%s", said))
             self._open[study.id] = mirror
         self._written[study.id] = time.monotonic()
         if study.state in ("running", "paused"):

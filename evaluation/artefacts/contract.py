@@ -105,5 +105,6 @@ def alone(models: ModelSet, expert: str) -> Recipe:
         base=str(models.base.path),
         experts={name: str(each.path) for name, each in models.experts.items()},
         tokenizer=models.tokenizer,
+        compress=models.compression,
         groups=(whole,),
     )

@@ -1,15 +1,12 @@
-"""Where artefacts lie: in a folder `.mergesearch` of the model they are of, or where the environment says.
+"""Finds artefacts and takes new ones, in the places of `merging.artefacts.place`.
 
-MERGESEARCH_ARTEFACTS names one folder for all of them. Without it, artefacts of a model whose folder cannot be written
-go to the user's cache. An artefact appears whole or not at all; two processes that want the same one wait for each
-other. All of it may be deleted at any time, and is then measured again.
+An artefact appears whole or not at all; two processes that want the same one wait for each other. All of it may be
+deleted at any time, and is then measured again.
 """
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
+from merging.artefacts.place import locked, places, writable
 from merging.artefacts.request import OF_RECIPE, Request
-from merging.errors import InvalidModel, InvalidRecipe, OutputError
+from merging.errors import InvalidModel, InvalidRecipe
 from merging.folder import appearing, write_file
 from merging.shard import Shard
 
-VARIABLE = "MERGESEARCH_ARTEFACTS"
 TENSORS, MANIFEST = "artefact.safetensors", "artefact.json"
 MOST_OF_RECIPES = 4
 """Artefacts that belong to one recipe each are measured again when they are wanted again: so many are kept."""
-_HIDDEN = ".mergesearch"
 
 
 class MissingArtefact(InvalidRecipe):
@@ -126,14 +122,17 @@ class Shelf:
             del self._open[request.digest]
 
     @contextmanager
-    def making(self, request: Request) -> Iterator[Path | None]:
+    def making(self, request: Request, waiting: Callable[[], None] | None = None) -> Iterator[Path | None]:
         """A folder to fill with `TENSORS`; None if another process finished it meanwhile. `finish` it within.
+
+        Args:
+            waiting: as of `merging.artefacts.place.locked`.
 
         Raises:
             OutputError: nothing can be written anywhere.
         """
-        place = self._writable(request)
-        with _locked(place.with_suffix(".lock")):
+        place = writable(self._places(request))
+        with locked(place, waiting):
             if self.find(request) is not None:
                 yield None
                 return
@@ -143,27 +142,7 @@ class Shelf:
                 _thin(place)
 
     def _places(self, request: Request) -> list[Path]:
-        name = f"{request.kind.replace(' ', '-')}-{request.digest}"
-        if given := os.environ.get(VARIABLE):
-            return [Path(given) / name]
-        return [self._models[request.expert] / _HIDDEN / name, _cache() / name]
-
-    def _writable(self, request: Request) -> Path:
-        """The first place that can be written; its parent is there."""
-        *others, last = self._places(request)
-        for place in others:
-            try:
-                place.parent.mkdir(exist_ok=True)
-            except OSError:
-                continue
-            if os.access(place.parent, os.W_OK):
-                return place
-        try:
-            last.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problem, remedy = f"cannot be written ({error.strerror})", f"let {VARIABLE} name a folder that can"
-            raise OutputError("artefacts", str(last.parent), problem, remedy) from error
-        return last
+        return places(self._models[request.expert], f"{request.kind.replace(' ', '-')}-{request.digest}")
 
 
 def finish(folder: Path, request: Request, figures: Mapping[str, Any]) -> None:
@@ -180,15 +159,3 @@ def _thin(place: Path) -> None:
         manifest.unlink(missing_ok=True)
         shutil.rmtree(manifest.parent, ignore_errors=True)
         manifest.parent.with_suffix(".lock").unlink(missing_ok=True)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mergesearch" / "artefacts"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the file's lock; the system frees it when the process dies."""
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

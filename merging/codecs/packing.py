@@ -17,7 +17,9 @@ from merging.roles import role
 Item = tuple[str, str, Packed]
 
 
-def pack_expert(base: Checkpoint, expert: Expert, name: str, settings: Mapping[str, object]) -> Iterator[Item]:
+def pack_expert(
+    base: Checkpoint, expert: Expert, name: str, settings: Mapping[str, object], whole: frozenset[str] = frozenset()
+) -> Iterator[Item]:
     """Every tensor's name, the form it is in (`merging.codecs.catalog.FORMS`) and the packed tensor, by name.
 
     A tensor is read and packed when its turn comes. Integers, flags and tensors of another shape than the base's (rows
@@ -27,6 +29,7 @@ def pack_expert(base: Checkpoint, expert: Expert, name: str, settings: Mapping[s
         base, expert: the models.
         name: of a codec.
         settings: those of the codec that differ from its defaults.
+        whole: tensors to keep whole.
 
     Raises:
         InvalidStudy: there is no such codec, or a setting makes no sense.
@@ -38,7 +41,13 @@ def pack_expert(base: Checkpoint, expert: Expert, name: str, settings: Mapping[s
         first = min(odd)
         problem = f"lacks the base's tensor {first}" if first in base.names else f"has {first}, which the base lacks"
         raise InvalidModel(expert.key, str(expert.path), problem, "use a fine-tune of this base with the same ties")
-    return ((tensor, *_pack(tensor, base, expert, row, chosen)) for tensor in expert.names)
+    return (
+        (
+            tensor,
+            *(("whole", Whole(expert.tensor(tensor))) if tensor in whole else _pack(tensor, base, expert, row, chosen)),
+        )
+        for tensor in expert.names
+    )
 
 
 def _pack(name: str, base: Checkpoint, expert: Expert, row: Row, settings: Mapping[str, float]) -> tuple[str, Packed]:

@@ -34,6 +34,9 @@ def write(recipe: Recipe, layout_of: Callable[[Path], Layout], stored: str | Non
         InvalidRecipe: mergekit cannot express it; the message names what.
         InvalidModel: the base cannot be opened.
     """
+    if recipe.compress is not None:
+        remedy = "build it with mergesearch merge"
+        raise InvalidRecipe("compress", recipe.compress.codec, "packs experts, which mergekit does not", remedy)
     experts = tuple(sorted(recipe.experts))
     arrangement = arrange(recipe, layout_of(Path(recipe.base)), experts)
     merges, index = (*recipe.groups, *recipe.overrides), assign(recipe, arrangement)

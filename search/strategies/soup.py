@@ -59,6 +59,11 @@ class GreedySoup:
         if not order:
             return None
         counts, best = {order[0]: 1}, self._single[order[0]]
+        if self._space.compress is not None:  # soups compare with the best expert as they see it
+            alone = self._soup(counts)
+            if alone.to_json() not in self._values:
+                return alone
+            best = self._values[alone.to_json()] or best
         candidates, added = order[1:], True
         while added:
             added = False

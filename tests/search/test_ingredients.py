@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from merging.errors import InvalidStudy
 from merging.recipe import GroupMerge
+from search.modelsspec import ExpertSpec
 from search.space import make_space
-from search.study import ExpertSpec, StudySpec, load_study, parse_study
+from search.study import StudySpec, load_study, parse_study
 from tests.search.factories import study_content
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "study.md"

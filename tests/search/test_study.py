@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from merging.errors import InvalidStudy
+from search.modelsspec import ModelsSpec
 from search.study import load_study, parse_study
 from tests.search.factories import study_content
 
@@ -33,6 +34,19 @@ def test_a_study_that_names_no_methods_gets_the_recommended_ones() -> None:
 def test_a_task_may_be_a_bare_name() -> None:
     spec = parse_study(study_content(evaluation={"tasks": ["one", {"name": "two", "weight": 2}]}))
     assert [(t.name, t.weight) for t in spec.evaluation.tasks] == [("one", 1.0), ("two", 2.0)]
+
+
+def test_a_memory_limit_is_bytes_or_a_size_and_a_codec_may_be_its_bare_name() -> None:
+    def models(**keys: Any) -> ModelsSpec:
+        return parse_study(study_content(models=keys)).models
+
+    assert models(memory="24GiB").memory == models(memory=24 * 2**30).memory == 25769803776
+    assert models(memory="1.5MB").memory == 1_500_000
+    assert models(compress="sparse").compress == models(compress={"codec": "sparse"}).compress
+    plain = parse_study(study_content())
+    assert plain.models.memory is None and plain.models.compress is None
+    digests = {parse_study(study_content(models=keys)).frozen_digest() for keys in ({}, {"memory": 5}, {"memory": 6})}
+    assert len(digests) == 3 and plain.frozen_digest() in digests
 
 
 def test_folders_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -84,6 +98,15 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"models": {"experts": []}}, ["models.experts", "at least one"]),
     ({"models": {"experts": ["x/a", "y/a"]}}, ["models.experts[1].name", "'a'", "name"]),
     ({"models": {"experts": [{"path": "x/a", "nome": "b"}]}}, ["models.experts[0].nome", "'name'"]),
+    ({"models": {"memory": "much"}}, ["models.memory", "'much'", "bytes", "24GiB"]),
+    ({"models": {"memory": 0}}, ["models.memory", "0", "24GiB"]),
+    ({"models": {"memory": True}}, ["models.memory", "True", "24GiB"]),
+    ({"models": {"compress": "zip"}}, ["models.compress.codec", "'zip'", "bitdelta"]),
+    ({"models": {"compress": {"codec": "sparse", "setting": {}}}}, ["models.compress.setting", "'settings'"]),
+    (
+        {"models": {"compress": {"codec": "sparse", "settings": {"density": 2}}}},
+        ["models.compress.settings.density", "2", "[1e-06, 1]"],
+    ),
     ({"objective": "median"}, ["objective", "median", "mean"]),
     ({"search": {"prune": "sometimes"}}, ["search.prune", "sometimes", "paired_test"]),
     ({"search": {"prune": True, "strategy": "greedy_soup"}}, ["search.prune", "halving", "leave it out"]),

@@ -17,7 +17,8 @@ from evaluation.statistics import Aggregation
 from merging.recipe import Recipe
 from search.appraisal import documents_spent, reach_verdict
 from search.dispatch import InlineDispatcher
-from search.finalists import Finalists, HoldoutFailed, Unmeasured, find_finalists, ranked
+from search.finalists import Finalists, HoldoutFailed, Unmeasured, find_finalists
+from search.ranked import ranked
 from search.verdict import Verdict
 from tests.search.factories import (
     LAYERS,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.suite import Suite
-from merging.artefacts.shelf import VARIABLE
+from merging.artefacts.place import VARIABLE
 from tests.evaluation.artefacts.shop import EXPERTS, SUITE_TASKS, write_expert
 from tests.evaluation.conftest import KEY, Tiny
 

@@ -17,7 +17,8 @@ from evaluation.artefacts.forms import Free, Ratios, Softmax, ratios
 from evaluation.artefacts.losses import cross_entropy
 from evaluation.harness import HarnessTask
 from evaluation.suite import Suite
-from merging.artefacts.shelf import MANIFEST, VARIABLE
+from merging.artefacts.place import VARIABLE
+from merging.artefacts.shelf import MANIFEST
 from merging.coefficients import coefficient_gradient
 from merging.models import ModelSet
 from tests.evaluation.artefacts.planted import Bench, a_suite, contexts, noise, planted

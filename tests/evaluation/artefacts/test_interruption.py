@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from evaluation.suite import Suite
+from merging.artefacts.place import VARIABLE
 from merging.artefacts.request import requests
-from merging.artefacts.shelf import MANIFEST, VARIABLE
+from merging.artefacts.shelf import MANIFEST
 from tests.evaluation.artefacts.shop import artefacts_in, assert_exported, once_begun, open_shop, recipe_of
 from tests.evaluation.conftest import Tiny
 
@@ -39,12 +40,13 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-@pytest.mark.parametrize("method", ["regmean", "regmean_pp"])
+@pytest.mark.parametrize("method", ["regmean", "regmean_pp", "pleas", "pleas_pp"])
 def test_what_is_stopped_leaves_nothing_and_begins_again(
     models: Path, suite: Suite, artefacts: Path, tmp_path: Path, method: str
 ) -> None:
     shop = open_shop(models)
-    recipe = recipe_of(shop.models, suite.tuning_digest, method, texts="all")
+    every = {} if method == "pleas" else {"texts": "all"}  # it always takes all
+    recipe = recipe_of(shop.models, suite.tuning_digest, method, **every)
 
     def stop() -> None:
         raise KeyboardInterrupt

@@ -11,7 +11,8 @@ from torch import Tensor
 from evaluation.artefacts.contract import Subject
 from evaluation.artefacts.masks import measure_masks
 from evaluation.suite import Suite
-from merging.artefacts.shelf import MANIFEST, VARIABLE
+from merging.artefacts.place import VARIABLE
+from merging.artefacts.shelf import MANIFEST
 from merging.codecs.bits import unpack
 from merging.models import ModelSet
 from tests.evaluation.artefacts.planted import Bench, a_suite, planted

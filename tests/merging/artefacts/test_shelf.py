@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from merging.artefacts.place import VARIABLE
 from merging.artefacts.request import Request
-from merging.artefacts.shelf import MANIFEST, TENSORS, VARIABLE, Artefact, MissingArtefact, Shelf, finish
+from merging.artefacts.shelf import MANIFEST, TENSORS, Artefact, MissingArtefact, Shelf, finish
 from merging.engine import Engine
 from merging.errors import InvalidModel, OutputError
 from merging.export import export
@@ -91,6 +92,24 @@ def test_two_that_want_the_same_make_it_once(shelf: Shelf) -> None:
         fill(folder)
     thread.join(30)
     assert given == [None]  # it waited, and found it made
+
+
+def test_who_waits_may_stop_waiting(shelf: Shelf) -> None:
+    looks: list[int] = []
+
+    def waiting() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    with shelf.making(REQUEST) as folder:
+        assert folder is not None
+        with pytest.raises(KeyboardInterrupt), shelf.making(REQUEST, waiting):
+            raise AssertionError("it was held")
+        fill(folder)
+    assert len(looks) == 2 and shelf.find(REQUEST) is not None
+    with shelf.making(REQUEST, waiting) as folder:
+        assert folder is None and len(looks) == 2, "nobody held it"
 
 
 def test_no_place_at_all_is_one_clear_error(shelf: Shelf, tmp_path: Path) -> None:

@@ -1,0 +1,203 @@
+"""What keeping experts compressed costs: each codec's size, its time, and the score of a search's winner, on the zoo.
+
+    python -m benchmarks.codecs [--seeds 3] [--trials 40] [--method task_arithmetic] [--zoo FOLDER] [--jobs 2]
+
+For each codec and seed (of the split and of the sampler) a whole study whose experts are kept compressed: its best
+recipe, the same recipe from the experts as they are, and beside them the winner of the same study without compression.
+Search and holdout scores are means over the seeds with 95 % intervals by Student's t. Bits count all of an expert's
+parameters, norms and embeddings too. Packing is of all experts; building is what one trial took, as a ratio to the
+study without compression on the same seed. The second table packs and makes one tensor as large models have them.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from api.embedded import Fingerprinted, prepare
+from benchmarks.evaluation import show
+from benchmarks.racing import spread
+from benchmarks.racing_lab import Lab, Plan, search, study_of
+from db.records import Trial
+from db.store import Store, open_home
+from evaluation.result import Scored
+from merging.artefacts.place import VARIABLE
+from merging.compression import Compression
+from merging.models import ModelSet
+from search.twins import is_twin
+from search.verdict import Verdict
+from zoo.make import Zoo, build
+
+CODECS = (
+    Compression(codec="bitdelta"),
+    Compression(codec="bitdelta", settings={"rows": 1}),
+    Compression(codec="compeft", settings={"density": 0.1}),
+    Compression(codec="compeft", settings={"density": 0.3}),
+    Compression(codec="sparse", settings={"density": 0.1}),
+    Compression(codec="lowrank", settings={"energy": 0.8}),
+    Compression(codec="lowrank", settings={"energy": 0.95}),
+    Compression(codec="xor"),
+)
+ROWS, COLUMNS = 1024, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One study: its winner, and where experts were compressed the best recipe without that and with it.
+
+    Attributes:
+        building: seconds, the median over its trials.
+        packing: seconds.
+    """
+
+    search: float
+    holdout: float
+    building: float
+    bits: float = 0.0
+    share: float = 1.0
+    packing: float = 0.0
+    whole_search: float = 0.0
+    whole_holdout: float = 0.0
+
+
+Found = dict[str, Result]
+
+
+def label(by: Compression) -> str:
+    """As a row of the table names it."""
+    return " ".join([by.codec, *(f"{name} {value:g}" for name, value in by.settings.items())])
+
+
+def run_seed(zoo: Zoo, settings: argparse.Namespace, seed: int) -> Found:
+    """Every row with one seed, in turn, in a process of its own, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    found: Found = {}
+    for by in (None, *CODECS):
+        name = label(by) if by else "as they are"
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ[VARIABLE] = folder  # packed anew for each
+            found[name] = _study(zoo, Plan(settings.trials, methods=(settings.method,), compress=by), seed)
+        print(f"seed {seed}: {name} {found[name]}", file=sys.stderr, flush=True)
+    return found
+
+
+def _study(zoo: Zoo, plan: Plan, seed: int) -> Result:
+    spec = study_of(zoo, "halving", seed, plan)
+    models = ModelSet.open(zoo.base, zoo.experts)
+    assert models.fingerprints, "read once, before the clock runs"
+    packing = time.perf_counter()
+    models.compressed(plan.compress)
+    packing = time.perf_counter() - packing
+    prepared = prepare(spec, Fingerprinted(None))
+    lab = Lab(zoo, prepared.suite, prepared.space.compress)
+    with tempfile.TemporaryDirectory() as home, closing(open_home(Path(home))) as store:
+        verdict, trials = search(prepared, lab, store)
+        building = statistics.median(_builds(store, trials))
+    if verdict.compressed is None:
+        winner = verdict.of(verdict.winner)
+        return Result(winner.search, winner.holdout, building)
+    return _pair(verdict, building, packing)
+
+
+def _pair(verdict: Verdict, building: float, packing: float) -> Result:
+    packed = verdict.compressed
+    assert packed is not None and packed.pair is not None, "the zoo's merges can be scored"
+    small, whole = (verdict.of(number) for number in packed.pair)
+    size = (packed.bits_per_parameter, packed.bytes_ / packed.whole_bytes)
+    return Result(small.search, small.holdout, building, *size, packing, whole.search, whole.holdout)
+
+
+def _builds(store: Store, trials: Sequence[Trial]) -> list[float]:
+    """Seconds that each candidate of the search took to build."""
+    ids = [t.evaluation_id for t in trials if t.evaluation_id is not None and t.params is not None and not is_twin(t)]
+    outcomes = [store.evaluations.get(id_).outcome for id_ in ids]
+    return [outcome.build_seconds for outcome in outcomes if isinstance(outcome, Scored)]
+
+
+def table(found: Sequence[Found]) -> list[list[str]]:
+    """A line a row."""
+    plain = [results["as they are"] for results in found]
+    lines = []
+    for name in found[0]:
+        rows = [results[name] for results in found]
+        line = [name]
+        packed = name != "as they are"
+        line += [f"{rows[0].bits:.2f}", f"{rows[0].share:.0%}"] if packed else ["32", "100%"]
+        line += [spread([row.search for row in rows]), spread([row.holdout for row in rows])]
+        if packed:
+            minus = [own.whole_holdout - other.holdout for own, other in zip(rows, plain, strict=True)]
+            line += [spread([row.whole_holdout for row in rows]), spread(minus, "{:+.3f}")]
+            ratio = statistics.mean(own.building / other.building for own, other in zip(rows, plain, strict=True))
+            line += [f"{statistics.mean(row.packing for row in rows):.2f}", f"{ratio:.1f}"]
+        lines.append(line)
+    return lines
+
+
+def large() -> list[list[str]]:
+    """Packing and making one tensor of 1024 × 4096 in float32, on one thread: the medians of five."""
+    import torch
+
+    from merging.codecs.catalog import codec, implementation
+    from merging.codecs.size import payload_bytes
+    from merging.methods.contract import Role
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(ROWS, COLUMNS, generator=generator) * 0.02
+    low = torch.randn(ROWS, 16, generator=generator) @ torch.randn(16, COLUMNS, generator=generator)
+    expert = base + 1e-4 * low + 1e-4 * torch.randn(ROWS, COLUMNS, generator=generator)
+    lines = []
+    role: Role = "matrix"
+    for by in CODECS:
+        code, settings = implementation(by.codec), codec(by.codec).checked(by.settings)
+        packing, making = [], []
+        for _ in range(5):
+            began = time.perf_counter()
+            packed = code.pack(base, expert, role, settings)
+            packing.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            packed.expert(base)
+            making.append(time.perf_counter() - began)
+        bits = f"{8 * payload_bytes(packed) / base.numel():.2f}"
+        times = [f"{1000 * statistics.median(each):.1f}" for each in (packing, making)]
+        lines.append([label(by), bits, *times])
+    return lines
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description="What keeping experts compressed costs, on the zoo.")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--method", default="task_arithmetic")
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--zoo", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        zoo = build(settings.zoo or Path(folder), preset=settings.preset)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(settings.jobs, mp_context=context) as pool:
+            found = list(pool.map(partial(run_seed, zoo, settings), range(settings.seeds)))
+    print(f"{settings.preset} zoo, {settings.method}, {settings.seeds} seeds, {settings.trials} trials\n")
+    header = ["codec", "bits", "memory", "search", "holdout", "originals: holdout", "minus uncompressed search"]
+    show("", [*header, "packing, s", "building, ×"], table(found))
+    print(f"One tensor of {ROWS} × {COLUMNS}\n")
+    show("", ["codec", "bits", "packing, ms", "making, ms"], large())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Trials that no search asked for: the recipe of one whose experts were compressed, with the experts as they are."""
+
+from collections.abc import Iterable, Mapping
+
+from db.records import Trial
+
+_ORIGIN = "originals:"
+
+
+def twin_origin(number: int) -> str:
+    """The origin of the trial that is trial `number` with the original experts."""
+    return f"{_ORIGIN}{number}"
+
+
+def is_twin(trial: Trial) -> bool:
+    """Whether it is another trial with the original experts."""
+    return trial.origin.startswith(_ORIGIN)
+
+
+def searched(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    """The trials that the search asked for."""
+    return tuple(t for t in trials if not is_twin(t))
+
+
+def twins(trials: Iterable[Trial]) -> Mapping[int, Trial]:
+    """The trials with original experts, by the number of the trial that each was made of."""
+    return {int(t.origin.removeprefix(_ORIGIN)): t for t in trials if is_twin(t)}

@@ -1,0 +1,86 @@
+"""Builds a study's candidates in one live model, from its experts as they are and as a codec keeps them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from evaluation.artefacts.workshop import Workshop
+from evaluation.suite import Suite
+from merging.artefacts.request import Request
+from merging.compression import Compression
+from merging.models import ModelSet
+from merging.recipe import Recipe
+from merging.resident import ResidentModel
+from workers.benches import Measuring
+from workers.host import memory
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The models in one form: what writes their merges into the live model, and what measures them."""
+
+    writer: ResidentModel
+    workshop: Workshop
+
+
+class Builder:
+    """Writes candidates into a live model. Where the experts are kept compressed, they are read from their files for
+    the few recipes that take them as they are.
+
+    Args:
+        models: base and experts as they are.
+        live, tokenizer: the live model.
+        tensors: its tensors by checkpoint name.
+        packed: what the experts are kept by; None: as they are.
+        device_bytes: on a GPU, how much of its memory base and experts may take; None: half of what is free.
+    """
+
+    def __init__(
+        self,
+        models: ModelSet,
+        live: Any,
+        tokenizer: Any,
+        tensors: Mapping[str, Tensor],
+        packed: Compression | None,
+        device_bytes: int | None,
+    ) -> None:
+        used, total = memory()
+        room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
+
+        def form(writer: ResidentModel) -> _Form:
+            return _Form(writer, Workshop(writer.models, writer, live, tokenizer, tensors))
+
+        kept = ResidentModel(models.compressed(packed), tensors, memo_bytes=room, device_bytes=device_bytes)
+        self._kept = self._whole = form(kept)
+        if packed is not None:
+            self._whole = form(ResidentModel(models, tensors, memo_bytes=0, streamed=True))
+        self._holds: _Form | None = None
+
+    def build(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> bool:
+        """Write the candidate into the live model; whether anything there changed.
+
+        What its methods want to know of the suite's search documents is measured first.
+        """
+        self.measure(recipe, suite, on_measuring)
+        return bool(self._form(recipe).writer.apply(recipe).tensors)
+
+    def measure(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> None:
+        """Measure what the recipe's methods want to know of the suite's search documents, if nobody has."""
+        form = self._form(recipe)
+        missing, done = form.workshop.missing(recipe), 0
+
+        def begun(request: Request, measurement: object) -> None:
+            nonlocal done
+            done = missing.index(request)  # of those before it, others may have measured some meanwhile
+
+        form.workshop.ensure(recipe, suite, lambda: on_measuring(done, len(missing)), begun)
+
+    def _form(self, recipe: Recipe) -> _Form:
+        """The form that the recipe takes the experts in; what the other wrote into the live model is forgotten."""
+        form = self._kept if recipe.compress else self._whole
+        if self._holds is not form:
+            self._holds = form
+            form.writer.forget()
+        return form
