@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api import cli_models, cli_service
+from api import cli_models, cli_service, cli_widen
 from api.client import cli as client
 from api.client.cli import MaybeServer
 from api.output import print_json, screen
@@ -172,18 +172,20 @@ def export_command(
     server: MaybeServer = None,
 ) -> None:
     """Write a study's winner (or another trial) as a checkpoint that transformers loads, or as what it changes."""
+    from api.forms import Form, parsed
+
+    wanted = Form(form, parsed(settings or []))
     if server is not None and not _names_home(context):
-        client.remote_export(study, trial, to, server)
+        client.remote_export(study, trial, to, server, wanted)
         return
     from api.choice import chosen_trial
-    from api.compressing import parsed
     from api.show import open_existing
-    from api.winner import Form, export_trial
+    from api.winner import export_trial
 
     store = open_existing(home)
     found = store.studies.get(study)
     chosen = chosen_trial(store, found, trial)
-    said = export_trial(store, found, chosen, to, form=Form(form, parsed(settings or [])))
+    said = export_trial(store, found, chosen, to, form=wanted)
     Console(stderr=True).print(f"trial {chosen.number} ({chosen.origin}): {said}", highlight=False, soft_wrap=True)
 
 
@@ -199,7 +201,7 @@ def merge(
     """Build one recipe, ours or mergekit's, straight to disk; or print it in the other's words."""
     from api.build import as_mergekit as written
     from api.build import build_file, load_recipe
-    from api.compressing import parsed
+    from api.forms import parsed
 
     if (to is not None) + as_mergekit + as_recipe != 1:
         raise typer.BadParameter("give one of --to FOLDER, --as-mergekit and --as-recipe")
@@ -285,6 +287,7 @@ def doctor(
 
 client.register(app)
 cli_models.register(app)
+cli_widen.register(app)
 cli_service.register(app)
 
 if __name__ == "__main__":

@@ -6,16 +6,13 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from api.forms import FORMS, FULL, LORA, Form, check_form, parsed
 from evaluation.live import class_prefix
-from merging.codecs.catalog import CODECS
 from merging.deltaexport import AdapterSettings, export_adapter, export_compressed
 from merging.errors import InvalidStudy
 from merging.export import export
 from merging.models import ModelSet
 from merging.recipe import SCHEMA, GroupMerge, Recipe
-
-LORA, FULL = "lora", "full"
-FORMS = (FULL, LORA, *CODECS)
 
 
 def compress_expert(expert: Path, base: Path, to: Path, codec: str, settings: Sequence[str]) -> str:
@@ -46,15 +43,14 @@ def write_as(
     settings: Mapping[str, float],
     extra: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Write a merge in one of `FORMS`, and say what was written.
+    """Write a merge in one of `api.forms.FORMS`, and say what was written.
 
     Raises:
         InvalidInput: the form or a setting is unknown, or the merge cannot be written so; nothing is left behind.
     """
+    check_form(Form(form, settings))
     to = to.absolute()
     if form == FULL:
-        if settings:
-            raise InvalidStudy("--set", next(iter(settings)), "is no setting of a full checkpoint", "leave it out")
         export(recipe, models, to, extra)
         return f"exported to {to}"
     if form == LORA:
@@ -64,9 +60,6 @@ def write_as(
         ranks = [row.rank for row in found.kept.values() if row.rank]
         most = f"ranks up to {max(ranks)}" if ranks else "no factors"
         return f"LoRA in {to}: {most}, {len(found.whole)} tensors whole, {found.share:.4%} of the delta's energy"
-    if form not in CODECS:
-        raise InvalidStudy("form", form, "is none that a merge can be written in", f"use one of {', '.join(FORMS)}")
-    CODECS[form].checked(settings, "--set")
     record = export_compressed(recipe, models, to, (form, dict(settings)), extra)
     full = sum(entry.end - entry.start for entry in map(models.base.entry, models.base.names))
     return (
@@ -75,30 +68,7 @@ def write_as(
     )
 
 
-def parsed(settings: Sequence[str]) -> dict[str, float]:
-    """`name=value` each as numbers by name.
-
-    Raises:
-        InvalidStudy: one is something else.
-    """
-    found = {}
-    for each in settings:
-        name, _, value = each.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError as error:
-            raise InvalidStudy("--set", each, "is not name=number", "write e.g. --set density=0.1") from error
-    return found
-
-
 def _lora(settings: Mapping[str, float]) -> AdapterSettings:
-    known = {"energy": (0.0, 1.0), "rank": (1.0, float(1 << 20))}
-    for name, value in settings.items():
-        if name not in known:
-            raise InvalidStudy(f"--set {name}", value, "is no setting of lora", f"its settings: {', '.join(known)}")
-        low, high = known[name]
-        if not low < value + (name == "rank") or value > high:
-            raise InvalidStudy(f"--set {name}", value, "is out of range", f"use a value in ({low:g}, {high:g}]")
     rank = settings.get("rank")
     whole = None if rank is None else int(rank)
     return AdapterSettings(settings.get("energy", AdapterSettings.energy), whole)

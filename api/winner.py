@@ -1,28 +1,21 @@
 """Exports a trial of a study as a checkpoint, with a model card, its recipe, the verdict and a way to check it."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 from api.card import model_card
 from api.choice import chosen_trial
-from api.compressing import FULL, write_as
+from api.compressing import write_as
+from api.forms import Form, check_form
 from api.measuring import ensure, nobody
 from db.records import Study, Trial
 from db.store import Store
+from merging.adapters.config import CONFIG
+from merging.codecs.record import RECORD
 from merging.errors import Conflict, InvalidRecipe
 from merging.models import ModelSet
 from merging.recipe import Recipe, parse_recipe
 from search.study import StudySpec
-
-
-class Form(NamedTuple):
-    """What a merge is exported as: one of `api.compressing.FORMS`, with its settings."""
-
-    name: str = FULL
-    settings: Mapping[str, float] = MappingProxyType({})
 
 
 def export_trial(
@@ -39,7 +32,10 @@ def export_trial(
         OutputError: the folder exists or cannot be written.
         InvalidModel: the models cannot be read any more.
         Conflict: the models are no longer those that were scored.
+        InvalidStudy: there is no such form or setting.
     """
+    form = form or Form()
+    check_form(form)
     assert trial.evaluation_id is not None, "a complete trial was evaluated"
     evaluation = store.evaluations.get(trial.evaluation_id)
     recipe = evaluation.recipe
@@ -48,11 +44,11 @@ def export_trial(
     now = {"fingerprints": dict(models.fingerprints), "companions": models.companions_digest}
     if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
+    models = models.compressed(recipe.compress)
     ensure([recipe], models, StudySpec.model_validate(study.spec), "cpu", nobody)
-    name, settings = form or Form()
     extras = _extras(store, study)
-    extras["README.md"] = model_card(store, study, trial, evaluation, to if stays else None, name).encode()
-    return write_as(name, recipe, models, to, settings, extras)
+    extras["README.md"] = model_card(store, study, trial, evaluation, to if stays else None, form.name).encode()
+    return write_as(form.name, recipe, models, to, form.settings, extras)
 
 
 def exported_recipe(to: Path) -> Recipe | None:
@@ -64,7 +60,9 @@ def exported_recipe(to: Path) -> Recipe | None:
 
 
 def _is_export_of(store: Store, study: Study, trial: Trial, to: Path) -> bool:
-    """Whether the folder holds that trial, with the verdict as it is now."""
+    """Whether the folder holds that trial as a full checkpoint, with the verdict as it is now."""
+    if any((to / name).exists() for name in (CONFIG, RECORD)):
+        return False  # only what it changes of the base
     recipe = exported_recipe(to)
     assert recipe is not None and trial.evaluation_id is not None, "both were looked at before"
     wanted = store.evaluations.get(trial.evaluation_id).recipe_digest

@@ -145,9 +145,23 @@ class Evaluations:
         """Keep the lease; False if it is lost, and the work with it."""
         return self._with_token(lease, expires_at=epoch_now() + seconds)
 
-    def progress(self, lease: Lease, done: int, total: int, tokens_per_second: float | None = None) -> bool:
-        """Say how far the work is; False if the lease is lost: the study was cancelled, or somebody else has it."""
-        return self._with_token(lease, documents_done=done, documents_total=total, tokens_per_second=tokens_per_second)
+    def progress(
+        self,
+        lease: Lease,
+        done: int,
+        total: int,
+        tokens_per_second: float | None = None,
+        measuring: tuple[int, int] | None = None,
+    ) -> bool:
+        """Say how far the work is; False if the lease is lost: the study was cancelled, or somebody else has it.
+
+        Args:
+            done, total: documents.
+            measuring: artefacts done and their total, while they are measured.
+        """
+        measured, of = measuring or (None, None)
+        said = {"documents_done": done, "documents_total": total, "tokens_per_second": tokens_per_second}
+        return self._with_token(lease, **said, artefacts_done=measured, artefacts_total=of)
 
     def finish(self, lease: Lease, outcome: Scored | Infeasible | Failed) -> bool:
         """Write the outcome; False (and nothing written) if the lease is lost.

@@ -86,6 +86,7 @@ class EvaluationRow(Leased, Base):
     Attributes:
         state: `queued`, `leased` or `done`.
         documents_done, documents_total, tokens_per_second: how far the present attempt is.
+        artefacts_done, artefacts_total: before that, how far it is with measuring what its recipe looks at.
         outcome: `scored`, `infeasible` or `failed`, once done; `why` says the reason of the last two, or why the
             last attempt came to nothing.
         documents_reused: how many items were known from earlier evaluations.
@@ -106,6 +107,8 @@ class EvaluationRow(Leased, Base):
     documents_done: Mapped[int | None]
     documents_total: Mapped[int | None]
     tokens_per_second: Mapped[float | None]
+    artefacts_done: Mapped[int | None]
+    artefacts_total: Mapped[int | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
     why: Mapped[str | None]
     documents_reused: Mapped[int | None]

@@ -55,7 +55,8 @@ def read_evaluation(session: Session, row: EvaluationRow) -> Evaluation:
     """The row as a record, with its outcome once it is done."""
     progress = None
     if row.state == "leased" and row.documents_total is not None:
-        progress = Progress(row.documents_done or 0, row.documents_total, row.tokens_per_second)
+        documents = row.documents_done or 0, row.documents_total
+        progress = Progress(*documents, row.tokens_per_second, row.artefacts_done, row.artefacts_total)
     return Evaluation(
         id=row.id,
         study_id=row.study_id,

@@ -96,11 +96,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running evaluation is; the rate is None until it is known."""
+    """How far a running evaluation is; the rate is None until it is known.
+
+    Attributes:
+        artefacts_done, artefacts_total: while what its recipe looks at is measured; None otherwise.
+    """
 
     documents_done: int
     documents_total: int
     tokens_per_second: float | None
+    artefacts_done: int | None = None
+    artefacts_total: int | None = None
 
 
 @dataclass(frozen=True)

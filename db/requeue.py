@@ -12,7 +12,8 @@ from db.outcomes import as_part
 from evaluation.result import Part
 from merging.recipe import Recipe
 
-NO_PROGRESS: dict[str, Any] = {"documents_done": None, "documents_total": None, "tokens_per_second": None}
+_PROGRESS = ("documents_done", "documents_total", "tokens_per_second", "artefacts_done", "artefacts_total")
+NO_PROGRESS: dict[str, Any] = dict.fromkeys(_PROGRESS)
 
 
 def find(session: Session, study_id: int, digest: str, part: Part, rung: int) -> EvaluationRow | None:

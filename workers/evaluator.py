@@ -135,6 +135,11 @@ def evaluate(bench: Bench, recipe: Recipe, wanted: Wanted, beat: Beat) -> Scored
         beat: told how far it is; what it raises ends the evaluation.
     """
     started = time.perf_counter()
+    every = sum(map(len, wanted.documents.values()))
+
+    def measuring(done: int, total: int) -> None:
+        fault_point("worker.measuring")
+        beat(wanted.reused, every, None, (done, total))
 
     def progress(done: int, total: int, tokens: int) -> None:
         fault_point("worker.scoring")
@@ -142,7 +147,7 @@ def evaluate(bench: Bench, recipe: Recipe, wanted: Wanted, beat: Beat) -> Scored
 
     try:
         if wanted.missing:
-            bench.build(recipe)
+            bench.build(recipe, measuring)
         built = time.perf_counter()
         fault_point("worker.built")
         scores, tokens = bench.score(wanted, progress)

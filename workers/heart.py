@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from db.records import Lease
 from db.store import Store
@@ -13,8 +14,22 @@ LEASE_SECONDS = 60.0  # a tensor operation may hold up the beating thread: be ge
 PROGRESS_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
-Beat = Callable[[int, int, float], None]
-"""Called with the documents done, their total, and the tokens a second; raises LeaseLost once the lease is lost."""
+
+class Beat(Protocol):
+    """What the work calls to say how far it is."""
+
+    def __call__(self, done: int, total: int, speed: float | None, measuring: tuple[int, int] | None = None, /) -> None:
+        """Say it.
+
+        Args:
+            done, total: documents.
+            speed: tokens a second, once it is known.
+            measuring: before any document is scored: artefacts that are measured, and how many were missing.
+
+        Raises:
+            LeaseLost: the lease is lost.
+        """
+        ...
 
 
 class LeaseLost(Exception):
@@ -46,10 +61,10 @@ class Heart:
         """Keep the lease until the block ends; yields what the work calls to say how far it is."""
         pulse = _Pulse(self._store, lease, self.seconds)
 
-        def progress(done: int, total: int, speed: float) -> None:
+        def progress(done: int, total: int, speed: float | None, measuring: tuple[int, int] | None = None, /) -> None:
             if pulse.lost.is_set():
                 raise LeaseLost
-            pulse.news = (done, total, speed)
+            pulse.news = (done, total, speed, measuring)
             if self._on_progress is not None:
                 self._on_progress(lease.evaluation_id, done, total)
 
@@ -67,7 +82,7 @@ class _Pulse:
 
     def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
         self.lost, self.over = threading.Event(), threading.Event()
-        self.news: tuple[int, int, float] | None = None
+        self.news: tuple[int, int, float | None, tuple[int, int] | None] | None = None
         self._store, self._lease, self._seconds = store, lease, seconds
 
     def run(self) -> None:

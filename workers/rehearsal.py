@@ -19,7 +19,7 @@ from evaluation.result import TaskScore
 from evaluation.spec import PROXY
 from evaluation.wanted import Wanted
 from merging.recipe import GroupMerge, Recipe
-from workers.benches import Progress
+from workers.benches import Measuring, Progress
 from workers.host import memory
 
 TOKENS = 32  # that a document is said to have
@@ -52,8 +52,8 @@ class RehearsalBench:
         self._metrics, self._rehearsal = metrics, rehearsal
         self._recipe: Recipe | None = None
 
-    def build(self, recipe: Recipe) -> None:
-        """Remember the recipe."""
+    def build(self, recipe: Recipe, on_measuring: Measuring) -> None:
+        """Remember the recipe; nothing is measured for a formula."""
         self._recipe = recipe
 
     def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:

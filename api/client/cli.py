@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from api.client import LOCAL_SERVER
+from api.forms import Form
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Name = Annotated[str, typer.Argument(help="The study's name.")]
@@ -82,14 +83,14 @@ def remote_trials(study: str, server: str, *, as_json: bool) -> None:
         show_remote_trials(study, remote, as_json=as_json)
 
 
-def remote_export(study: str, trial: int | None, to: Path, server: str) -> None:
+def remote_export(study: str, trial: int | None, to: Path, server: str, form: Form) -> None:
     """`export --server`."""
     with _interruptible():
         from api.client.commands import export_remote
         from api.client.remote import connect
 
         with connect(server) as remote:
-            export_remote(study, trial, to, remote)
+            export_remote(study, trial, to, remote, form)
 
 
 def _change(study: str, what: Literal["pause", "resume", "cancel"], server: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from api.client.download import RemoteFile
 from api.client.files import study_to_send
 from api.client.follow import FollowProgress
 from api.client.remote import Change, Found, Remote
+from api.forms import FULL, Form
 from api.output import print_json, screen
 from db.records import DEFAULT_POOL, Trial
 from merging.errors import MergesearchError
@@ -115,21 +116,22 @@ def change(name: str, what: Change, remote: Remote, *, as_json: bool) -> None:
         _say(f"study {name} is {study['state']}")
 
 
-def export_remote(name: str, trial: int | None, to: Path, remote: Remote) -> None:
-    """Have a trial exported, the winner if none is named, and download it to a new folder.
+def export_remote(name: str, trial: int | None, to: Path, remote: Remote, form: Form) -> None:
+    """Have a trial exported in that form, the winner if none is named, and download it to a new folder.
 
     Raises:
         OutputError: the folder exists or cannot be written.
     """
     console = Console(stderr=True)
-    with console.status("the service is writing the checkpoint") as status:
+    with console.status("the service is writing the export") as status:
 
         def tell(file: RemoteFile, have: int) -> None:
             status.update(f"downloading {file.name}: {_size(have)} of {_size(file.size)}")
 
-        done, files = remote.export(name, trial, to, tell)
+        done, files = remote.export(name, trial, to, tell, form)
     size = _size(sum(file.size for file in files))
-    _say(f"trial {done['trial']} of study {name} exported to {to} ({len(files)} files, {size})")
+    written = "" if form.name == FULL else f" as {form.name}"
+    _say(f"trial {done['trial']} of study {name} exported{written} to {to} ({len(files)} files, {size})")
 
 
 def _say(line: str) -> None:
@@ -148,9 +150,14 @@ def _running(study: Found) -> str:
     for one in study["running"]:
         what = f"trial {one['trial']}" if one["trial"] is not None else f"evaluation {one['evaluation']}"
         progress = one["progress"]
-        far = f"{progress['documents_done']} of {progress['documents_total']} documents" if progress else "beginning"
-        lines.append(f"{what} on {one['worker']}: {far}")
+        lines.append(f"{what} on {one['worker']}: {_far(progress) if progress else 'beginning'}")
     return "\n".join(lines)
+
+
+def _far(progress: Found) -> str:
+    if of := progress.get("artefacts_total"):  # services of earlier versions do not say
+        return f"measuring artefact {progress['artefacts_done'] + 1} of {of}"
+    return f"{progress['documents_done']} of {progress['documents_total']} documents"
 
 
 def _print_verdict(content: dict[str, Any]) -> None:

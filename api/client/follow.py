@@ -82,8 +82,13 @@ class FollowProgress:
             number, value, recipe = self._best
             parts.append(f"best {value:.4f} (trial {number}: {recipe})")
         known = [one["progress"] for one in self._running if one.get("progress")]
-        if known:
-            done, total = (sum(p[key] for p in known) for key in ("documents_done", "documents_total"))
-            parts.append(f"{len(self._running)} being scored: {done:,} of {total:,} documents")
+        measuring = [one for one in known if one.get("artefacts_total")]
+        if measuring:
+            done, total = (sum(p[key] for p in measuring) for key in ("artefacts_done", "artefacts_total"))
+            parts.append(f"{len(measuring)} measuring: {done} of {total} artefacts")
+        scoring = [one for one in known if not one.get("artefacts_total")]
+        if scoring:
+            done, total = (sum(p[key] for p in scoring) for key in ("documents_done", "documents_total"))
+            parts.append(f"{len(self._running) - len(measuring)} being scored: {done:,} of {total:,} documents")
         parts.append(f"{duration(time.monotonic() - self._began)} gone")
         return parts

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from api.client import download, events
 from api.client.problems import error_of_problem
 from api.client.wire import Wire
+from api.forms import Form
 from merging.errors import InvalidInput, NotFound
 
 Change = Literal["pause", "resume", "cancel"]
@@ -101,13 +102,19 @@ class Remote:
         return events.follow(self._wire, _path(name), after, progress=progress)
 
     def export(
-        self, name: str, trial: int | None, to: Path, tell: download.Tell = lambda file, have: None
+        self,
+        name: str,
+        trial: int | None,
+        to: Path,
+        tell: download.Tell = lambda file, have: None,
+        form: Form | None = None,
     ) -> tuple[Found, tuple[download.RemoteFile, ...]]:
-        """Have a trial written as a checkpoint, and download that to the new folder `to`.
+        """Have a trial written, and download that to the new folder `to`.
 
         Args:
             trial: its number; None: the winner.
             tell: is told how far the download is.
+            form: what it is written as; by default a full checkpoint.
 
         Returns:
             The export and its files.
@@ -117,7 +124,9 @@ class Remote:
         """
         download.require_place(to)
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        wanted = {} if trial is None else {"trial": trial}
+        wanted: dict[str, Any] = {} if trial is None else {"trial": trial}
+        if form is not None and form != Form():  # of which services of earlier versions know nothing
+            wanted |= {"as": form.name, "settings": dict(form.settings)}
         found = self._wire.ask("POST", f"{_path(name)}/exports", content=wanted, headers=headers)
         done = self._settled(f"/exports/{found['id']}", found)
         files = download.listed(done)

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from api.choice import exportable
+from api.forms import Form, check_form
 from api.rest import render
 from api.rest.auth import MayRun, require
 from api.rest.bodies import Body, Sent, Unreadable, content
@@ -26,6 +27,7 @@ from db.records import Job
 from merging.errors import Conflict, NotFound
 
 router = APIRouter(prefix="/v1", tags=["exports"])
+_REMEDY = 'send {} or any of {"trial": NUMBER}, {"as": FORM} and {"settings": {NAME: NUMBER}}'
 ExportId = Annotated[int, Path(alias="export", ge=1, le=2**31 - 1, description="the export's id")]
 
 
@@ -42,13 +44,15 @@ def create_export(
 ) -> Export:
     """Write a trial's merge as a checkpoint that transformers loads; without a trial, the verdict's winner.
 
+    `as` asks for what it changes of the base instead: a LoRA, or a delta compressed by a codec with its `settings`.
     `Location` names the export, which has the files once it is done.
     """
     asked = _asked(body)
-    idempotency = idempotent(key, idempotency_key, f"export {study.name}", asked.model_dump())
+    idempotency = idempotent(key, idempotency_key, f"export {study.name}", _meant(asked))
     job = idempotency and service.store.jobs.earlier(idempotency)
     if not job:
-        wanted = {"study": study.name, "trial": exportable(service.store, study, asked.trial).number}
+        chosen = exportable(service.store, study, asked.trial).number
+        wanted = {"study": study.name, "trial": chosen, "as": asked.form, "settings": asked.settings}
         job = service.store.jobs.add("export", wanted, study_id=study.id, idempotency=idempotency)
     response.headers["Location"] = f"/v1/exports/{job.id}"
     return render.export(job)
@@ -141,16 +145,22 @@ def _asked(body: Body) -> ExportRequest:
 
     Raises:
         Unreadable: the body asks for something else.
+        InvalidStudy: there is no such form or setting.
     """
     asked = content(body) if body.content.strip() else {}
     try:
-        return ExportRequest.model_validate(asked)
+        found = ExportRequest.model_validate(asked)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "body"
-        raise Unreadable(
-            key, first["input"], f"is not valid ({first['msg']})", 'send {"trial": NUMBER} or {}'
-        ) from None
+        raise Unreadable(key, first["input"], f"is not valid ({first['msg']})", _REMEDY) from None
+    check_form(Form(found.form, found.settings), "as", "settings")
+    return found
+
+
+def _meant(asked: ExportRequest) -> dict[str, Any]:
+    """What tells one request from another; what asks for no form is what it was before there were any."""
+    return {"trial": asked.trial} | asked.model_dump(by_alias=True, exclude={"trial"}, exclude_defaults=True)
 
 
 def _file(service: Parts, job: Job, name: str) -> tuple[Folder, str]:

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any, cast, get_args
 from urllib.parse import quote
 
+from api.forms import form_of
 from api.rest.problems import Problem, failure, problem_content
 from api.rest.views import (
     BestTrial,
@@ -151,7 +152,15 @@ def export(job: Job) -> Export:
         )
         for file in listed
     ]
-    return Export(study=job.content["study"], trial=job.content["trial"], files=files, **_job(job))
+    form = form_of(job.content)
+    return Export(
+        study=job.content["study"],
+        trial=job.content["trial"],
+        form=form.name,
+        settings=dict(form.settings),
+        files=files,
+        **_job(job),
+    )
 
 
 def submission(job: Job) -> Submission:
@@ -226,6 +235,8 @@ def _progress(progress: Progress | None) -> EvaluationProgress | None:
         documents_done=progress.documents_done,
         documents_total=progress.documents_total,
         tokens_per_second=progress.tokens_per_second,
+        artefacts_done=progress.artefacts_done,
+        artefacts_total=progress.artefacts_total,
     )
 
 

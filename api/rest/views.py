@@ -1,16 +1,18 @@
 """What the API shows, as pydantic models: they make the OpenAPI document and what clients are generated from."""
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, Strict
 
+from api.forms import FORMS, FULL
 from api.rest.problems import Problem
 
 StudyState = Literal["running", "paused", "cancelled", "finished", "failed"]
 TrialState = Literal["open", "complete", "pruned", "infeasible", "failed", "cancelled"]
 JobState = Literal["queued", "leased", "done", "failed"]
 Item = TypeVar("Item")
+_FORM = "full: a checkpoint; lora: a LoRA of the base, for peft; else the codec of a compressed delta of the base"
 
 
 class Page(BaseModel, Generic[Item]):
@@ -45,7 +47,7 @@ class StudySummary(BaseModel):
     name: str
     state: StudyState
     why: str | None
-    phase: str | None = Field(description="of a running study: searching, rescoring, holdout or judging")
+    phase: str | None = Field(description="of a running study: searching, rescoring, originals, holdout or judging")
     trials: TrialCounts
     trials_asked: int
     best: BestTrial | None
@@ -59,6 +61,8 @@ class EvaluationProgress(BaseModel):
     documents_done: int
     documents_total: int
     tokens_per_second: float | None
+    artefacts_done: int | None = Field(description="while what its recipe looks at is measured; else null")
+    artefacts_total: int | None = Field(description="how many were missing when its measuring began")
 
 
 class RunningEvaluation(BaseModel):
@@ -70,7 +74,7 @@ class RunningEvaluation(BaseModel):
     rung: int = Field(description="which share of the documents, the smallest is 0")
     worker: str | None
     attempt: int
-    progress: EvaluationProgress | None = Field(description="null until the first documents are scored")
+    progress: EvaluationProgress | None = Field(description="null until something is measured or scored")
 
 
 class Worker(BaseModel):
@@ -110,7 +114,7 @@ class TrialSummary(BaseModel):
     """A trial in short. `why` says why it has no value."""
 
     number: int
-    origin: str = Field(description="expert:NAME, uniform_soup, default:METHOD, or the strategy's name")
+    origin: str = Field(description="expert:NAME, uniform_soup, default:METHOD, originals:TRIAL, or a strategy's name")
     state: TrialState
     value: float | None
     why: str | None
@@ -158,11 +162,13 @@ class ExportedFile(BaseModel):
 
 
 class Export(BaseModel):
-    """The writing of a trial's merge as a checkpoint; its files once it is done, a problem if it failed."""
+    """The writing of a trial's merge in a form; its files once it is done, a problem if it failed."""
 
     id: int
     study: str
     trial: int
+    form: str = Field(serialization_alias="as", description=_FORM)
+    settings: dict[str, float] = Field(description="of the form, as they were asked for")
     state: JobState
     files: list[ExportedFile]
     problem: Problem | None
@@ -171,9 +177,13 @@ class Export(BaseModel):
 
 
 class ExportRequest(BaseModel, extra="forbid"):
-    """What to export: the trial of that number, or without one the verdict's winner."""
+    """What to export: the trial of that number, or without one the verdict's winner; and in which form."""
 
     trial: int | None = Field(default=None, ge=0, le=2**31 - 1, strict=True)
+    form: str = Field(default=FULL, alias="as", description=_FORM, json_schema_extra={"enum": list(FORMS)})
+    settings: dict[str, Annotated[float, Strict()]] = Field(
+        default_factory=dict, description="of the form, numbers by name; the others have their defaults"
+    )
 
 
 class Submission(BaseModel):

@@ -1,4 +1,4 @@
-"""Export jobs: a trial of a study written as a checkpoint, with the sizes and checksums of its files."""
+"""Export jobs: a trial of a study written in the form that is asked for, with the sizes and checksums of its files."""
 
 import logging
 from hashlib import file_digest
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from api.choice import exportable
+from api.forms import FULL, form_of
 from api.winner import export_trial, exported_recipe
 from db.records import Job
 from db.store import Store
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def write_export(store: Store, job: Job, exports: Path) -> dict[str, Any]:
-    """Write the checkpoint of an export job; an earlier attempt's, if it came so far, is taken as it is.
+    """Write what an export job asks for; an earlier attempt's, if it came so far, is taken as it is.
 
     Returns:
         `folder` and `files` (name, bytes, sha256).
@@ -31,11 +32,13 @@ def write_export(store: Store, job: Job, exports: Path) -> dict[str, Any]:
     assert job.study_id is not None, "an export is of a study"
     study = store.studies.by_id(job.study_id)
     trial = exportable(store, study, job.content.get("trial"))
-    place = exports.absolute() / study.name / f"{job.id}-trial-{trial.number}"
+    form = form_of(job.content)
+    name = f"{job.id}-trial-{trial.number}" + ("" if form.name == FULL else f"-{form.name}")
+    place = exports.absolute() / study.name / name
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         if exported_recipe(place) is None:  # folders appear whole or not at all
-            export_trial(store, study, trial, place, stays=False)
+            export_trial(store, study, trial, place, stays=False, form=form)
     except (OSError, OutputError) as error:
         log.warning("cannot write to the exports folder: %s", error, extra={"job": job.id})
         why = error.strerror if isinstance(error, OSError) else error.problem

@@ -8,7 +8,8 @@ import yaml
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.compressing import parsed, write_as
+from api.compressing import write_as
+from api.forms import parsed
 from merging.checkpoint import Checkpoint
 from merging.codecs.catalog import CODECS
 from merging.errors import InvalidInput, InvalidStudy
@@ -54,11 +55,11 @@ def test_settings_reach_the_codec(tmp_path: Path) -> None:
         ),
         (("--codec", "sparse", "--set", "density=2"), "--set.density: 2.0 is out of range"),
         (("--codec", "sparse", "--set", "density"), "--set: 'density' is not name=number; write e.g."),
-        (("--codec", "lora", "--set", "rank=0"), "--set rank: 0.0 is out of range"),
-        (("--codec", "lora", "--set", "energy=1.5"), "--set energy: 1.5 is out of range"),
+        (("--codec", "lora", "--set", "rank=0"), "--set.rank: 0.0 is out of range"),
+        (("--codec", "lora", "--set", "energy=1.5"), "--set.energy: 1.5 is out of range"),
         (
             ("--codec", "lora", "--set", "density=1"),
-            "--set density: 1.0 is no setting of lora; its settings: energy, rank",
+            "--set.density: 1.0 is no setting of lora; its settings: energy, rank",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from tests.db.rows import claimed, recipe, taken
 from tests.search.factories import make_spec, scored
 
 
-@pytest.fixture(params=["0001", "0002"])
+@pytest.fixture(params=["0001", "0002", "0003"])
 def old(empty_url: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """A database of each earlier release."""
     engine = make_engine(empty_url)

@@ -78,7 +78,6 @@ def test_experts_are_packed_once_and_again_when_they_are_gone(tmp_path: Path) ->
     assert models.compressed(BITS).fingerprints == first != models.fingerprints
 
 
-
 def test_processes_that_want_the_same_packing_share_it(tmp_path: Path) -> None:
     open_models(tmp_path)
     with get_context("spawn").Pool(2) as pool:

@@ -21,6 +21,7 @@ from merging.recipe import Recipe
 from search.study import load_study
 from tests.search.factories import create, make_spec
 from tests.workers.service import make_recipe
+from workers.benches import Measuring
 from workers.evaluator import evaluate
 from workers.model_bench import MOST_SUITES, ModelBenches
 from workers.rehearsal import Rehearsal, RehearsalBenches
@@ -121,7 +122,7 @@ def test_a_rehearsal_scores_smoothly_and_the_same_each_time(store: Store) -> Non
 
     def value(weight: float) -> float:
         bench = RehearsalBenches(store, Rehearsal(steps=4)).bench(study.id)
-        bench.build(make_recipe(weight))
+        bench.build(make_recipe(weight), lambda *a: None)
         (score,), tokens = bench.score(whole(store, study), lambda *a: told.append(a))
         assert score.metric == "exact_match" and score.documents == tuple(range(8)) and len(score.items) == 8
         assert score.value == pytest.approx(sum(score.items) / 8) and tokens == 8 * 32
@@ -138,7 +139,7 @@ def test_a_rehearsal_scores_a_rung_and_then_the_rest(store: Store) -> None:
     study = create(store, make_spec(models={"base": "base", "experts": ["experts/a", "experts/b"]}))
     bench = RehearsalBenches(store, Rehearsal(steps=2)).bench(study.id)
     told: list[tuple[int, int, int]] = []
-    bench.build(make_recipe(0.4))
+    bench.build(make_recipe(0.4), lambda *a: None)
     (every,), _ = bench.score(whole(store, study), lambda *a: None)
     (few,), tokens = bench.score(Wanted("search", {"t": (1, 4, 6)}, {}), lambda *a: None)
     assert few.items == tuple(every.items[i] for i in (1, 4, 6)) and tokens == 3 * 32
@@ -152,7 +153,7 @@ def test_a_rehearsal_scores_a_rung_and_then_the_rest(store: Store) -> None:
 def test_a_rehearsal_has_the_proxy_too(store: Store) -> None:
     spec = make_spec(evaluation={"tasks": [{"name": "t"}], "proxy": {"kind": "entropy"}})
     bench = RehearsalBenches(store, Rehearsal()).bench(create(store, spec).id)
-    bench.build(make_recipe(0.4))
+    bench.build(make_recipe(0.4), lambda *a: None)
     (proxy,), _ = bench.score(Wanted("search", {PROXY: (0, 1)}, {}), lambda *a: None)
     assert (proxy.task, proxy.metric, len(proxy.items)) == (PROXY, "entropy", 2)
 
@@ -172,7 +173,7 @@ def test_a_candidate_known_whole_is_not_built(nano: Zoo, store: Store, tmp_path:
         device = bench.device
         score = bench.score
 
-        def build(self, recipe: Recipe) -> None:
+        def build(self, recipe: Recipe, on_measuring: Measuring) -> None:
             raise AssertionError("it was built")
 
     again = evaluate(Unbuilt(), recipe, replace(wanted, known=known), lambda *a: None)

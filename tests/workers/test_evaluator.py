@@ -15,7 +15,7 @@ from merging.errors import Conflict
 from merging.recipe import Recipe
 from tests.db.rows import claimed, found, on_rungs, queued, recipe
 from tests.search.factories import create, make_spec, scored
-from workers.benches import DeviceLost, Impossible, Progress
+from workers.benches import DeviceLost, Impossible, Measuring, Progress
 from workers.evaluator import Evaluator, patiently
 from workers.heart import Heart
 from workers.rehearsal import Rehearsal, RehearsalBenches
@@ -37,7 +37,7 @@ class Broken:
         self._at("bench")
         return self
 
-    def build(self, recipe: Recipe) -> None:
+    def build(self, recipe: Recipe, on_measuring: Measuring) -> None:
         self._at("build")
 
     def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:

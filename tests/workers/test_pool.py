@@ -132,7 +132,7 @@ def test_an_unexpected_fault_is_a_result_with_its_reason(prepared: Prepared, stu
     lease = store.evaluations.claim(evaluation_id, "me", 60)
     assert lease is not None
 
-    def broken(done: int, total: int, speed: float) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("no such luck")
 
     outcome = attempt(ModelBenches(store, "cpu"), lease, lambda device: store.evaluations.wanted(lease), broken)
@@ -143,7 +143,7 @@ def test_a_lost_device_is_not_the_candidates_fault(prepared: Prepared, study: St
     lease = store.evaluations.claim(want(store, study, prepared, 1)[0], "me", 60)
     assert lease is not None
 
-    def lost(done: int, total: int, speed: float) -> None:
+    def lost(*_: object) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(DeviceLost, match="illegal memory access"):

@@ -41,7 +41,7 @@ def test_what_is_queued_is_scored_once_however_often_it_is_said(service: Service
     assert service.store.processes.alive("worker") == ()
     bench = RehearsalBenches(service.store, Rehearsal()).bench(study.id)
     for evaluation in map(service.get, ids):
-        bench.build(evaluation.recipe)
+        bench.build(evaluation.recipe, lambda *a: None)
         assert isinstance(evaluation.outcome, Scored) and evaluation.attempts == 1
         assert evaluation.outcome.scores == bench.score(whole(service.store, study), lambda *a: None)[0]
 

@@ -16,12 +16,14 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from api.cli import app
 from api.client.cli import register, remote_export, remote_status, remote_trials
 from api.client.commands import StudyEnded, submit_file
 from api.client.events import StudyEvent
 from api.client.files import study_to_send
 from api.client.follow import FollowProgress
 from api.client.remote import Remote
+from api.forms import Form
 from db.store import Store
 from merging.errors import InvalidInput, InvalidStudy, OutputError
 from tests.api.client.conftest import FILES, Running, finish
@@ -93,12 +95,15 @@ def test_on_a_terminal_a_live_line_says_how_far_it_is(command: Running) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
     running = [{"progress": {"documents_done": 3, "documents_total": 8}}, {"progress": None}]
+    artefacts = {"artefacts_done": 1, "artefacts_total": 3}
+    measuring = {"progress": {"documents_done": 0, "documents_total": 8, **artefacts}}
     with command.remote("read") as remote:
         shown = FollowProgress(remote, "test", 12, console)
-        progress = StudyEvent(None, "progress", {"running": running})
+        progress = StudyEvent(None, "progress", {"running": [*running, measuring]})
         shown.show([*remote.events("test"), progress])
     said = screen.getvalue()
     assert "trial 3/12" in said and "best 0.7500 (trial 1: task_arithmetic" in said
+    assert "1 measuring: 1 of 3 artefacts" in said
     assert "2 being scored: 3 of 8 documents" in said and shown.state == "finished"
 
 
@@ -202,6 +207,10 @@ def test_status_and_trials(command: Running, tmp_path: Path, capsys: pytest.Capt
     lease = command.store.evaluations.claim(open_trial(command.store, study, 5), "box:1", 60)
     assert lease is not None and command.store.evaluations.progress(lease, 3, 8, 120.0)
     command.store.processes.leave("worker")
+    assert command.store.evaluations.progress(lease, 0, 8, measuring=(1, 3))
+    remote_status("test", command.address, as_json=False)
+    assert "trial 5 on box:1: measuring artefact 2 of 3" in capsys.readouterr().out
+    assert command.store.evaluations.progress(lease, 3, 8, 120.0)
     remote_status("test", command.address, as_json=False)
     out, err = capsys.readouterr()
     assert "0/12" in out and "trial 5 on box:1: 3 of 8 documents" in out
@@ -223,13 +232,25 @@ def test_status_and_trials(command: Running, tmp_path: Path, capsys: pytest.Capt
 def test_export(command: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     invoke("submit", written(tmp_path / "s.yaml"))
     finish(command.store, command.store.studies.get("test"))
-    remote_export("test", None, tmp_path / "winner", command.address)
+    remote_export("test", None, tmp_path / "winner", command.address, Form())
     assert "trial 1 of study test exported to" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "winner").rglob("*") if p.is_file()) == sorted(
         Path(name).name for name in FILES
     )
     with pytest.raises(OutputError, match="exists"):
-        remote_export("test", None, tmp_path / "winner", command.address)
+        remote_export("test", None, tmp_path / "winner", command.address, Form())
+
+
+def test_export_in_another_form(command: Running, tmp_path: Path) -> None:
+    invoke("submit", written(tmp_path / "s.yaml"))
+    finish(command.store, command.store.studies.get("test"))
+    to, form = tmp_path / "small", ("--as", "sparse", "--set", "density=0.5")
+    done = CliRunner().invoke(app, ["export", "test", "--to", str(to), *form])  # the server is in the environment
+    assert done.exit_code == 0, done.output
+    assert "trial 1 of study test exported as sparse to" in done.stderr and to.is_dir()
+    study = command.store.studies.get("test")
+    (job,) = command.store.jobs.of_study(study.id, "export")
+    assert (job.content["as"], job.content["settings"]) == ("sparse", {"density": 0.5})
 
 
 def test_the_client_is_light() -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from api.client import download
 from api.client.problems import ServiceError
+from api.forms import Form
 from db.jobs import Jobs
 from db.records import JobLease
-from merging.errors import Conflict, NotFound, OutputError
+from merging.errors import Conflict, InvalidInput, NotFound, OutputError
 from tests.api.client.conftest import FILES, WEIGHTS, Running
 
 
@@ -91,6 +92,16 @@ def test_places_that_cannot_be_written(
         with pytest.raises(OutputError, match=f"{os.strerror(errno.ENOSPC)}.*free disk space"):
             remote.export("test", 1, place)
     assert list(place.parent.iterdir()) == []
+
+
+def test_a_form_is_passed_on(finished: Running, place: Path) -> None:
+    with finished.remote() as remote:
+        done, _ = remote.export("test", 1, place, form=Form("sparse", {"density": 0.5}))
+        assert (done["as"], done["settings"]) == ("sparse", {"density": 0.5}) and place.is_dir()
+        other = place.with_name("other")
+        with pytest.raises(InvalidInput, match=r"settings.densty: 0.5 is no setting of sparse; its settings: density"):
+            remote.export("test", 1, other, form=Form("sparse", {"densty": 0.5}))
+        assert not other.exists()
 
 
 def test_what_cannot_be_exported(finished: Running, place: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.forms import FORMS, form_of
 from db.store import Store
 from tests.api.rest.conftest import Site, a_study, assert_problem, finished, open_trial, told_trial
 from tests.search.factories import scored
@@ -20,7 +21,7 @@ def exported(site: Site, folder: Path | None = None) -> str:
     finished(site.store)
     where: str = site.post("/v1/studies/test/exports").headers["location"]
     lease = site.store.jobs.claim_next(["export"], "clerk", 60)
-    assert lease is not None and lease.job.content == {"study": "test", "trial": 1}
+    assert lease is not None and lease.job.content == {"study": "test", "trial": 1, "as": "full", "settings": {}}
     place = folder or site.settings.exports / "test" / "1"
     listed = []
     for name, content in FILES.items():
@@ -65,6 +66,71 @@ def test_an_unfinished_study_has_no_winner_to_export(any_site: Site) -> None:
 def test_a_request_that_asks_for_something_else_is_refused(site: Site, body: Any) -> None:
     finished(site.store)
     assert_problem(site.post("/v1/studies/test/exports", body), 422, "invalid-input", '{"trial": NUMBER}')
+
+
+def test_a_form_is_kept_with_its_settings(any_site: Site) -> None:
+    study = finished(any_site.store)
+    for form, settings in (("full", {}), ("lora", {"rank": 4}), ("sparse", {"density": 0.2, "bits": 32}), ("xor", {})):
+        body = {"trial": 0, "as": form} | ({"settings": settings} if settings else {})
+        answer = any_site.post("/v1/studies/test/exports", body)
+        assert answer.status_code == 202, answer.text
+        assert (answer.json()["as"], answer.json()["settings"]) == (form, settings)
+        assert any_site.get(answer.headers["location"]).json() == answer.json()
+    asked = [form_of(job.content) for job in any_site.store.jobs.of_study(study.id, "export")]
+    assert [one.name for one in asked] == ["full", "lora", "sparse", "xor"]
+    assert asked[2].settings == {"density": 0.2, "bits": 32.0}
+
+
+REFUSED_FORMS = (
+    ({"as": "zip"}, "as", "zip", "use one of full, lora, bitdelta"),
+    ({"as": "lora", "settings": {"density": 0.1}}, "settings.density", 0.1, "its settings: energy, rank"),
+    ({"as": "lora", "settings": {"rank": 1.5}}, "settings.rank", 1.5, "a whole number"),
+    ({"as": "sparse", "settings": {"density": 2}}, "settings.density", 2, "a value in [1e-06, 1]"),
+    ({"as": "sparse", "settings": {"densty": 0.1}}, "settings.densty", 0.1, "its settings: density, bits"),
+    ({"as": "sparse", "settings": {"density": "0.1"}}, "settings.density", "0.1", '{"settings": {NAME: NUMBER}}'),
+    ({"as": "sparse", "settings": {"density": True}}, "settings.density", True, '{"settings": {NAME: NUMBER}}'),
+    ({"as": "sparse", "settings": ["density"]}, "settings", ["density"], '{"settings": {NAME: NUMBER}}'),
+    ({"settings": {"rank": 4}}, "settings", "rank", "leave it out"),
+    ({"as": None}, "as", None, '{"as": FORM}'),
+    ({"form": "lora"}, "form", "lora", '{"as": FORM}'),
+)
+
+
+@pytest.mark.parametrize(("body", "key", "value", "remedy"), REFUSED_FORMS)
+def test_a_form_that_is_none_is_refused_before_anything_is_queued(
+    site: Site, body: Any, key: str, value: Any, remedy: str
+) -> None:
+    study = finished(site.store)
+    problem = assert_problem(site.post("/v1/studies/test/exports", body), 422, "invalid-input", key)
+    assert problem["key"] == key and problem.get("value") == value and remedy in problem["remedy"]
+    assert site.store.jobs.of_study(study.id, "export") == ()
+
+
+def test_an_export_of_an_earlier_version_is_a_full_checkpoint(site: Site) -> None:
+    study = finished(site.store)
+    job = site.store.jobs.add("export", {"study": "test", "trial": 1}, study_id=study.id)
+    shown = site.get(f"/v1/exports/{job.id}").json()
+    assert (shown["as"], shown["settings"]) == ("full", {})
+
+
+def test_another_form_is_another_request(site: Site) -> None:
+    finished(site.store)
+    key, asked = {"Idempotency-Key": "k"}, {"as": "lora", "settings": {"rank": 4}}
+    first, again = (site.post("/v1/studies/test/exports", asked, **key) for _ in range(2))
+    assert first.status_code == 202 and first.json() == again.json()
+    for other in ({}, {"as": "lora"}, {"as": "lora", "settings": {"rank": 8}}):
+        answer = site.post("/v1/studies/test/exports", other, **key)
+        assert_problem(answer, 422, "invalid-input", "another request")
+    plain = {"Idempotency-Key": "plain"}
+    same = [site.post("/v1/studies/test/exports", body, **plain).json()["id"] for body in (None, {}, {"as": "full"})]
+    assert len({*same}) == 1
+
+
+def test_forms_are_documented(site: Site) -> None:
+    schemas = site.get("/v1/openapi.json").json()["components"]["schemas"]
+    asked = schemas["ExportRequest"]["properties"]
+    assert set(asked) == {"trial", "as", "settings"} and asked["as"]["enum"] == list(FORMS)
+    assert {"as", "settings"} <= set(schemas["Export"]["required"])
 
 
 def test_the_same_request_again_is_the_same_export(site: Site) -> None:

@@ -46,11 +46,15 @@ def test_a_running_study_shows_workers_and_progress(any_site: Site) -> None:
     open_trial(store, study, 1)
     assert lease is not None
     before = any_site.get("/v1/studies/test").json()["running"]
+    assert store.evaluations.progress(lease, 0, 8, measuring=(1, 3))
+    (measuring,) = any_site.get("/v1/studies/test").json()["running"]
     assert store.evaluations.progress(lease, 3, 8, 1234.5)
     shown = any_site.get("/v1/studies/test").json()
     assert shown["phase"] == "searching" and [w["name"] for w in shown["workers"]] == ["w1"]
     running = {"evaluation": lease.evaluation_id, "trial": 0, "part": "search", "rung": 0, "worker": "w1", "attempt": 1}
-    progress = {"documents_done": 3, "documents_total": 8, "tokens_per_second": 1234.5}
+    artefacts = {"artefacts_done": None, "artefacts_total": None}
+    progress = {"documents_done": 3, "documents_total": 8, "tokens_per_second": 1234.5, **artefacts}
+    assert (measuring["progress"]["artefacts_done"], measuring["progress"]["artefacts_total"]) == (1, 3)
     assert before == [running | {"progress": None}] and shown["running"] == [running | {"progress": progress}]
     trial = any_site.get("/v1/studies/test/trials/0").json()
     assert trial["state"] == "open" and trial["progress"] == progress and trial["worker"] == "w1"

@@ -1,20 +1,26 @@
 """The clerk: a submission is checked in full and created once, a verdict and an export survive a killed clerk."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from api.choice import exportable
+from api.forms import Form
 from api.service.clerk import Clerk, ClerkSettings
+from api.winner import export_trial, export_winner
 from db.records import Job, Study
 from db.store import Store
 from db.trials import NewTrial
 from merging.errors import Conflict, NotFound
+from merging.models import ModelSet
 from merging.recipe import GroupMerge, Recipe
 from search.study import load_study
+from tests.api.rest.conftest import VERDICT
 from tests.search.factories import leading, scored
 from zoo.make import Zoo
 from zoo.study import write_study
@@ -118,6 +124,66 @@ def test_an_export_is_written_once_with_sizes_and_checksums(
         content = (folder / name).read_bytes()
         assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     assert f"--include_path {study.spec['evaluation']['include_path']}" in (folder / "README.md").read_text()
+
+
+def test_forms_are_written_beside_each_other_and_opened_as_experts(
+    nano: Zoo, store: Store, clerk: Clerk, tmp_path: Path
+) -> None:
+    checked = done(store, clerk, "check", {"spec": spec(nano, tmp_path)})
+    assert checked.result is not None
+    study = store.studies.get(checked.result["study"])
+    one_trial(store, study)
+    forms: dict[str, dict[str, float]] = {"full": {}, "lora": {"rank": 4}, "sparse": {"density": 0.5}, "xor": {}}
+    folders = {}
+    for form, settings in forms.items():
+        job = done(store, clerk, "export", {"trial": 0, "as": form, "settings": settings}, study)
+        assert job.state == "done" and job.result is not None, job.problem
+        folders[form] = Path(job.result["folder"])
+        assert form == "full" or folders[form].name.endswith(f"-{form}")
+        assert f"compressed by `{form}`" in (folders[form] / "README.md").read_text() or form in ("full", "lora")
+    assert json.loads((folders["sparse"] / "delta.json").read_text())["settings"]["density"] == 0.5
+    assert json.loads((folders["lora"] / "adapter_config.json").read_text())["r"] <= 4
+    models = ModelSet.open(Path(study.spec["models"]["base"]), folders)
+    for name in models.base.names:
+        _, tensors = models.stack(name)
+        found = dict(zip(models.names, tensors, strict=True))
+        assert torch.equal(found["xor"], found["full"]), name
+
+
+def test_a_killed_clerks_export_in_another_form_is_taken_as_it_is(
+    nano: Zoo, store: Store, clerk: Clerk, tmp_path: Path
+) -> None:
+    checked = done(store, clerk, "check", {"spec": spec(nano, tmp_path)})
+    assert checked.result is not None
+    study = store.studies.get(checked.result["study"])
+    one_trial(store, study)
+    store.jobs.add("export", {"trial": 0, "as": "xor", "settings": {}}, study_id=study.id)
+    lease = store.jobs.claim_next(("export",), "killed", seconds=-1)
+    assert lease is not None
+    written = clerk._export(lease)  # and killed before the job was done
+    before = (Path(written["folder"]) / "delta.safetensors").stat()
+    assert clerk.once(KINDS)
+    job = store.jobs.get(lease.job.id, "export")
+    after = (Path(written["folder"]) / "delta.safetensors").stat()
+    assert job.result == written and (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_folder_of_another_form_is_not_taken_for_the_winners_checkpoint(
+    nano: Zoo, store: Store, clerk: Clerk, tmp_path: Path
+) -> None:
+    checked = done(store, clerk, "check", {"spec": spec(nano, tmp_path)})
+    assert checked.result is not None
+    study = store.studies.get(checked.result["study"])
+    one_trial(store, study)
+    store.studies.finish(leading(store, study.id), VERDICT | {"winner": 0})
+    study = store.studies.by_id(study.id)
+    trial = exportable(store, study, None)
+    for form in (Form("lora"), Form("xor")):
+        place = tmp_path / form.name
+        export_trial(store, study, trial, place, form=form)
+        found = export_winner(store, study, place)
+        assert found == tmp_path / f"{form.name}-2" and (found / "model.safetensors").exists()
+        assert export_winner(store, study, place) == found
 
 
 def one_trial(store: Store, study: Study) -> None:

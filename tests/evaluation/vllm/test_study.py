@@ -74,7 +74,7 @@ def prompts(served: Path) -> Path:
 def score(benches: ModelBenches, store: Store, study: Study, recipe: Any) -> tuple[TaskScore, ...]:
     """The recipe's candidate on the study's search documents."""
     bench, wanted = benches.bench(study.id), whole(store, study)
-    bench.build(recipe)
+    bench.build(recipe, lambda *a: None)
     scores, tokens = bench.score(Wanted("search", wanted.documents, {}), lambda *_: None)
     assert tokens > 0
     return scores
