@@ -58,6 +58,32 @@ class Sums:
         return [each / max(self.rows, 1) for each in (*self._grams, self._total)]
 
 
+class Products:
+    """The running products of two inputs of one width, on the same positions.
+
+    Args:
+        width: channels.
+        block: channels whose products with each other are kept.
+    """
+
+    def __init__(self, width: int, block: int, device: torch.device) -> None:
+        self._sums = [torch.zeros(shape, device=device) for shape in gram_shapes(width, block)]
+        self._rows = 0
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """Adds inputs [n, in] of both."""
+        ours, theirs, first = left.float(), right.float(), 0
+        for total in self._sums:
+            part = slice(first, first + len(total))
+            total += ours[:, part].mT @ theirs[:, part] if total.dim() == 2 else (ours * theirs)[:, part].sum(0)
+            first += len(total)
+        self._rows += len(ours)
+
+    def means(self) -> list[Tensor]:
+        """E[left rightᵀ] block by block."""
+        return [each / max(self._rows, 1) for each in self._sums]
+
+
 @dataclass
 class Inputs:
     """Measures the inputs of all linear layers: a `Measurement`.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from evaluation.artefacts.contract import Subject
 from evaluation.artefacts.passes import forward
+from evaluation.artefacts.texts import Text
 from merging.roles import role
 
 
@@ -97,6 +98,33 @@ def real_positions(values: Tensor, lengths: Sequence[int]) -> Tensor | None:
     if values.shape[:-1] not in ((rows, width), (rows * width,)):
         return None
     return torch.cat([torch.arange(length) + i * width for i, length in enumerate(lengths)])
+
+
+def head_of(subject: Subject) -> Layer | None:
+    """The head, as a layer that reads what `forward` gives; None where it is tied to the embeddings, or has no name."""
+    head, embeddings = subject.model.get_output_embeddings(), subject.model.get_input_embeddings()
+    if head is None or head.weight is embeddings.weight:
+        return None
+    weight = head.weight
+    names = [n for n, t in subject.tensors.items() if (t.data_ptr(), t.shape) == (weight.data_ptr(), weight.shape)]
+    return Layer((head,), tuple(names), weight.shape[1]) if names else None
+
+
+@torch.no_grad()
+def inputs_of(model: Any, layers: Sequence[Layer], texts: Sequence[Text]) -> list[Tensor]:
+    """What each of the layers, the head among them, sees of the texts, the last tokens too: [positions, in] each."""
+    found: list[list[Tensor]] = [[] for _ in layers]
+    lengths = [len(text) for text in texts]
+    with watched((layer, seen.append) for layer, seen in zip(layers, found, strict=True)) as show:
+        show(lengths)
+        states = forward(model, texts, whole=True)
+    head = model.get_output_embeddings()
+    for layer, seen in zip(layers, found, strict=True):
+        if layer.modules[0] is head:
+            real = real_positions(states, lengths)
+            assert real is not None, "its states are those of all positions"
+            seen.append(states.reshape(-1, states.shape[-1])[real.to(states.device)])
+    return [torch.cat(seen) for seen in found]
 
 
 def _linear(subject: Subject) -> dict[str, list[nn.Module]]:

@@ -58,12 +58,18 @@ def _read(subject: Subject, read: Callable[[Sequence[Text]], None]) -> bool:
     return True
 
 
-def forward(model: Any, texts: Sequence[Text]) -> None:
+def forward(model: Any, texts: Sequence[Text], *, whole: bool = False) -> torch.Tensor:
     """One pass without the head over rows padded on the right: no position sees the padding behind it.
 
-    The last token is left out: nothing is said after it.
+    Args:
+        whole: the last token too, behind which a model says that it has ended; else it is left out.
+
+    Returns:
+        What the head reads, [rows, positions, hidden].
     """
-    ids = torch.zeros(len(texts), max(text.positions for text in texts), dtype=torch.long)
-    for i, text in enumerate(texts):
-        ids[i, : text.positions] = torch.tensor([*text.context, *text.answer][:-1])
-    model.base_model(input_ids=ids.to(model.device), use_cache=False)
+    lengths = [len(text) if whole else text.positions for text in texts]
+    ids = torch.zeros(len(texts), max(lengths), dtype=torch.long)
+    for i, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        ids[i, :length] = torch.tensor([*text.context, *text.answer][:length])
+    found: torch.Tensor = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    return found

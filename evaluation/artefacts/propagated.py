@@ -10,7 +10,6 @@ Tensors are those of an `inputs` artefact, each behind its expert's fingerprint:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +17,12 @@ from torch import Tensor, nn
 from evaluation.artefacts.contract import Joint, Subject
 from evaluation.artefacts.inputs import Sums, gram_shapes
 from evaluation.artefacts.modules import Layer, shared_inputs, watched
-from evaluation.artefacts.passes import forward
+from evaluation.artefacts.stack import States, called, stack_of
 from evaluation.artefacts.texts import Text
 from merging.artefacts.measured import stored_name
-from merging.artefacts.request import OF_RECIPE, Request, requests
+from merging.artefacts.request import Request
 from merging.artefacts.shelf import Growing
-from merging.errors import InvalidRecipe
 from merging.weightfiles import Shape
-
-
-@dataclass
-class _States:
-    """One batch of one expert's texts, on its way through the layers.
-
-    Attributes:
-        lengths: positions of each row that are no padding.
-        hidden: [rows, positions, hidden].
-        calls: what each layer is called with beside the states.
-    """
-
-    lengths: list[int]
-    hidden: Tensor
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
-
-    def through(self, layer: nn.Module, number: int) -> Tensor:
-        """The states behind a layer."""
-        args, kwargs = self.calls[number]
-        found = layer(self.hidden, *args, **kwargs)
-        return found[0] if isinstance(found, tuple) else found
 
 
 @dataclass
@@ -61,7 +38,7 @@ class Propagated:
     _positions: int = 0
 
     def __post_init__(self) -> None:
-        self.stack = _stack(self.subject.model, self.joint)
+        self.stack = stack_of(self.subject.model, self.joint, self.request.kind)
         inside: dict[int, int] = {}
         for number, layer in enumerate(self.stack):
             for module in layer.modules():
@@ -130,7 +107,7 @@ class Propagated:
         return 4 * sum(torch.Size(shape).numel() for shape in gram_shapes(layer.width, self._block))
 
     def _grams(
-        self, number: int, layers: Sequence[Layer], states: Mapping[str, list[_States]]
+        self, number: int, layers: Sequence[Layer], states: Mapping[str, list[States]]
     ) -> Iterator[tuple[str, Tensor]]:
         """The products that one layer of every expert sees, with the names they are stored under."""
         device = self.subject.model.device
@@ -149,13 +126,13 @@ class Propagated:
                     for i, gram in enumerate(grams):
                         yield f"{fingerprint}/{stored_name(name, f'gram.{i}')}", gram
 
-    def _begin(self, texts: Sequence[Text]) -> list[_States]:
+    def _begin(self, texts: Sequence[Text]) -> list[States]:
         """The states of all texts before the first layer."""
         found = []
 
         def begin(batch: Sequence[Text]) -> None:
             self.subject.beat()
-            found.append(_called(self.subject.model, self.stack, batch))
+            found.append(called(self.subject.model, self.stack, batch))
 
         self.subject.budget.run(sorted(texts, key=len, reverse=True), lambda text: text.positions, begin)
         return found
@@ -165,42 +142,3 @@ def measure_propagated(subject: Subject, request: Request) -> Propagated:
     """The measurement of a `propagated inputs` artefact."""
     assert subject.joint is not None, "it is of all models together"
     return Propagated(subject, subject.joint, request)
-
-
-def _called(model: Any, stack: Sequence[nn.Module], texts: Sequence[Text]) -> _States:
-    """One forward pass, of which what enters each layer is kept, but the states of the first alone."""
-    states: list[Tensor] = []
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        rest = dict(kwargs)
-        hidden = args[0] if args else rest.pop("hidden_states")
-        if not states:
-            states.append(hidden)
-        calls.append((args[1:], rest))
-
-    handles = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in stack]
-    try:
-        forward(model, texts)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return _States([text.positions for text in texts], states[0], calls)
-
-
-def _stack(model: Any, joint: Joint) -> list[nn.Module]:
-    """The model's layers, in order.
-
-    Raises:
-        InvalidRecipe: the model has no single stack of layers, the recipe stacks them anew, or it has groups for which
-            other things are to be measured: each would have to be merged before the other.
-    """
-    if sum(one.kind in OF_RECIPE for one in requests(joint.recipe, joint.models)) > 1:
-        problem, remedy = "is measured with other settings in another group", "give all groups the same"
-        raise InvalidRecipe("method", "regmean_pp", problem, remedy)
-    count = joint.models.layout.layer_count
-    lists = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if joint.recipe.slices or not lists:
-        problem = "goes through the layers of one stack in their order, and these have another"
-        raise InvalidRecipe("method", "regmean_pp", problem, "use regmean")
-    return list(lists[0])

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from evaluation.artefacts.coefficients import measure_coefficients
+from evaluation.artefacts.common import measure_common
 from evaluation.artefacts.contract import Beat, Joint, Measure, Measurement, Subject, alone
 from evaluation.artefacts.fisher import measure_fisher
 from evaluation.artefacts.inputs import measure_inputs
 from evaluation.artefacts.likelihoods import ANSWERS, measure_likelihoods, own
 from evaluation.artefacts.masks import measure_masks
+from evaluation.artefacts.merged import measure_merged
 from evaluation.artefacts.propagated import measure_propagated
 from evaluation.artefacts.temperature import measure_temperature
 from evaluation.artefacts.texts import Text, read_texts
@@ -40,10 +42,12 @@ log = logging.getLogger(__name__)
 _SHARE = 0.4  # of the free memory that sums may take: activations and gradients lie beside them
 _MEASURES: Mapping[ArtefactKind, Measure] = {
     "coefficients": measure_coefficients,
+    "common inputs": measure_common,
     "fisher": measure_fisher,
     "inputs": measure_inputs,
     "likelihoods": measure_likelihoods,
     "masks": measure_masks,
+    "merged inputs": measure_merged,
     "propagated inputs": measure_propagated,
     "temperature": measure_temperature,
 }
@@ -75,7 +79,7 @@ class Workshop:
         """Measures what the recipe reads, where it was not measured before; what the live model holds then is undone.
 
         Args:
-            beat: called between passes; what it raises ends the measuring.
+            beat: called between passes, and while another process measures the same; what it raises ends the measuring.
             begun: told of each measurement before it runs.
 
         Returns:
@@ -87,21 +91,25 @@ class Workshop:
             OutputError: the artefact cannot be written anywhere.
             MemoryError: not even one sequence fits.
         """
-        wanted: dict[str, Request] = {}  # experts of equal content have one artefact
-        for request in requests(recipe, self._models):
-            if self.shelf.find(request) is None:
-                wanted.setdefault(request.digest, request)
+        wanted = self.missing(recipe)
         if wanted and recipe.suite != suite.tuning_digest:
             problem = f"is not the suite at hand, {suite.tuning_digest}"
             remedy = "name it in the recipe, or take its study"
             raise InvalidRecipe("suite", recipe.suite, problem, remedy)
+        return [request for request in wanted if self._make(request, recipe, suite, (beat, begun))]
+
+    def missing(self, recipe: Recipe) -> list[Request]:
+        """What the recipe reads and was not measured before, in the order of measuring."""
+        wanted: dict[str, Request] = {}  # experts of equal content have one artefact
+        for request in requests(recipe, self._models):
+            if self.shelf.find(request) is None:
+                wanted.setdefault(request.digest, request)
         # what hangs on a whole recipe comes last: it builds all of the recipe
-        ordered = sorted(wanted.values(), key=lambda request: request.kind in OF_RECIPE)
-        return [request for request in ordered if self._make(request, recipe, suite, (beat, begun))]
+        return sorted(wanted.values(), key=lambda request: request.kind in OF_RECIPE)
 
     def _make(self, request: Request, recipe: Recipe, suite: Suite, told: tuple[Beat, Begun]) -> bool:
         """Measures one; False if another process was faster."""
-        with self.shelf.making(request) as folder:
+        with self.shelf.making(request, told[0]) as folder:
             if folder is None:
                 return False
             started = time.perf_counter()

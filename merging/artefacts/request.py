@@ -18,9 +18,9 @@ VERSION = 1
 """Raised whenever the same request would give other numbers."""
 
 
-OF_RECIPE: frozenset[ArtefactKind] = frozenset({"propagated inputs"})
+OF_RECIPE: frozenset[ArtefactKind] = frozenset({"propagated inputs", "merged inputs"})
 """Kinds that hang on all numbers of a recipe."""
-JOINT: frozenset[ArtefactKind] = OF_RECIPE | {"coefficients"}
+JOINT: frozenset[ArtefactKind] = OF_RECIPE | {"coefficients", "common inputs"}
 """Kinds that are measured of base and experts together."""
 OF_DELTAS: frozenset[ArtefactKind] = frozenset({"masks"})
 """Kinds that are measured of one expert, and of the base beside it."""

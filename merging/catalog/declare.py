@@ -15,7 +15,17 @@ Need = Literal[
 
 
 # What was measured of the models on a suite's search documents (`merging.artefacts`).
-ArtefactKind = Literal["fisher", "inputs", "propagated inputs", "likelihoods", "coefficients", "masks", "temperature"]
+ArtefactKind = Literal[
+    "fisher",
+    "inputs",
+    "propagated inputs",
+    "common inputs",
+    "merged inputs",
+    "likelihoods",
+    "coefficients",
+    "masks",
+    "temperature",
+]
 
 
 @dataclass(frozen=True)

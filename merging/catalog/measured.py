@@ -79,6 +79,24 @@ _REGMEAN = Method(
     parameters=(lambda_(0.5, 2.0, searched=True), _ALPHA, _RIDGE, _TEXTS, _DOCUMENTS, _BLOCK),
 )
 
+_PLEAS = Method(
+    "pleas",
+    "the matrices that make the experts' mean outputs of their mean inputs on the same tokens, by least squares",
+    "(Σ w_t X_t E[z_t Zᵀ]) E[Z Zᵀ]⁻¹ for matrices and the head, z_t expert t's inputs, Z = Σ w_t z_t; "
+    "Σ w_t X_t elsewhere",
+    "merging.methods.pleas:pleas",
+    "https://arxiv.org/abs/2407.02447",
+    _ONCE.format("a product for each pair of experts and one solve [in, in]"),
+    "each layer's closed form, where the paper descends a gradient; of models of equal width, brought into one order "
+    "first (`mergesearch align`); a ridge toward the weighted mean; heads that are tied take the mean, as do "
+    "embeddings, fused experts, biases and norms",
+    artefacts=("common inputs",),
+    needs_base=False,
+    normalised=True,
+    weight=weight(minimum=0.0),
+    parameters=(_RIDGE, _DOCUMENTS, _BLOCK),
+)
+
 METHODS = (
     Method(
         "fisher",
@@ -127,6 +145,21 @@ METHODS = (
         reading="as regmean; what was measured belongs to one recipe with all its numbers, so a search measures anew "
         "for every trial: meant for a winner's last polish",
         artefacts=("propagated inputs",),
+    ),
+    _PLEAS,
+    replace(
+        _PLEAS,
+        name="pleas_pp",
+        summary="PLeaS on the inputs that come out of the merged layers before: for models of different starts",
+        formula="(Σ w_t X_t E[z_t xᵀ]) (Σ w_t E[x xᵀ])⁻¹ for matrices and the head, on expert t's texts, z_t its "
+        "own inputs, x those behind the merged layers before; Σ w_t X_t elsewhere",
+        code="merging.methods.pleas:pleas_pp",
+        cost="passes of every expert over the documents, layer by layer, for each candidate: a search with it is slow",
+        reading="the experts' own outputs are wanted, each on its own texts, of what really reaches a matrix, as in "
+        "RegMean++ (arXiv:2508.03121), but matrix by matrix within a layer; what was measured belongs to one recipe "
+        "with all its numbers: meant for one recipe, or a winner's last polish",
+        artefacts=("merged inputs",),
+        parameters=(_RIDGE, _TEXTS, _DOCUMENTS, _BLOCK),
     ),
     Method(
         "calibrated",

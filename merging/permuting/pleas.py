@@ -1,8 +1,7 @@
 """PLeaS: the one layer that does best what the layers of several permuted models do (arXiv:2407.02447).
 
-The paper fits all layers together by gradient descent; here each linear layer has its closed form, from inner
-products of its inputs in the models on the same tokens. Says nothing about how units are brought into one order, and
-writes no files.
+The paper fits all layers together by gradient descent; here each linear layer has its closed form, from mean products
+of its inputs on texts. Says nothing about how units are brought into one order, measures nothing and writes no files.
 """
 
 from collections.abc import Sequence
@@ -13,47 +12,13 @@ from torch import Tensor
 from merging.linalg import gram_factors, gram_solve
 
 
-class CrossGram:
-    """Mean inner products of the inputs that one linear layer has in each of T models, gathered batch by batch.
-
-    Args:
-        count: T.
-        width: the layer's number of inputs.
-    """
-
-    def __init__(self, count: int, width: int) -> None:
-        self._sum = torch.zeros((count, count, width, width), dtype=torch.float64)
-        self._tokens = 0
-
-    def add(self, inputs: Sequence[Tensor]) -> None:
-        """Counts one batch in.
-
-        Args:
-            inputs: of each model, on the same tokens in the same order and with its units permuted, [..., width].
-        """
-        flat = [each.detach().reshape(-1, each.shape[-1]).to("cpu", torch.float64) for each in inputs]
-        for i, ours in enumerate(flat):
-            for j, theirs in enumerate(flat):
-                self._sum[i, j] += ours.mT @ theirs
-        self._tokens += len(flat[0])
-
-    def mean(self) -> Tensor:
-        """z_iᵀ z_j / tokens, float64 [T, T, width, width].
-
-        Raises:
-            ValueError: nothing was added.
-        """
-        if not self._tokens:
-            raise ValueError("no inputs were added")
-        return self._sum / self._tokens
-
-
 def pleas_weight(weights: Tensor, cross: Tensor, w: Sequence[float], ridge: float) -> Tensor:
     """argmin_W ‖Z Wᵀ − Y‖² with Z = Σ_t w_t z_t and Y = Σ_t w_t z_t W_tᵀ: the mean of outputs from the mean of inputs.
 
     Args:
         weights: W_t of the permuted models, [T, out, in]. A bias is no part of this: its mean Σ w_t b_t is best.
-        cross: z_iᵀ z_j / tokens, [T, T, in, in], in the order of `weights`.
+        cross: z_iᵀ z_j / tokens, [T, T, in, in], in the order of `weights`; or [T, T, in], the products of each
+            channel with itself alone.
         w: one weight a model; they should sum to 1.
         ridge: pulls toward Σ w_t W_t, in units of the mean squared input; directions without inputs stay there.
 
@@ -61,29 +26,46 @@ def pleas_weight(weights: Tensor, cross: Tensor, w: Sequence[float], ridge: floa
         float64 [out, in].
     """
     share = torch.tensor(list(w), dtype=torch.float64, device=weights.device)
-    exact = weights.double()
-    of_mean = torch.einsum("t,tjab->jab", share, cross.double())  # Zᵀ z_j
-    gram = torch.einsum("j,jab->ab", share, of_mean)
-    moment = torch.einsum("t,toa,tba->ob", share, exact, of_mean)
-    return _fit(exact, share, (gram + gram.mT) / 2, moment, ridge)
+    with_mean = torch.einsum("j,tj...->t...", share, cross.double())  # z_tᵀ Z
+    moments = torch.stack([times(own, each) for own, each in zip(weights, with_mean, strict=True)])
+    return following_weight(weights, with_mean, moments, w, ridge)
 
 
-def stacked_weight(weights: Tensor, cross: Tensor, w: Sequence[float], ridge: float) -> Tensor:
-    """argmin_W Σ_t w_t ‖z_t Wᵀ − z_t W_tᵀ‖²: RegMean after permutation, which needs no common tokens.
+def following_weight(weights: Tensor, grams: Tensor, moments: Tensor, w: Sequence[float], ridge: float) -> Tensor:
+    """argmin_W Σ_t w_t ‖x_t Wᵀ − y_t‖²: the layer that gives each model's outputs from whatever inputs it gets.
+
+    With y_t = x_t W_tᵀ this is RegMean.
 
     Args:
-        weights, cross, w, ridge: as for `pleas_weight`; of `cross` only the models' own z_tᵀ z_t are used.
+        weights, w, ridge: as for `pleas_weight`.
+        grams: x_tᵀ x_t / tokens, [T, in, in] or [T, in]; of their weighted sum the symmetric part counts.
+        moments: y_tᵀ x_t / tokens, [T, out, in].
 
     Returns:
         float64 [out, in].
     """
     share = torch.tensor(list(w), dtype=torch.float64, device=weights.device)
-    exact, grams = weights.double(), torch.einsum("ttab->tab", cross.double())
-    moment = torch.einsum("t,toa,tab->ob", share, exact, grams)
-    return _fit(exact, share, torch.einsum("t,tab->ab", share, grams), moment, ridge)
+    anchor = torch.einsum("t,toa->oa", share, weights.double())
+    gram = torch.einsum("t,t...->...", share, grams.double())
+    moment = torch.einsum("t,toa->oa", share, moments.double())
+    if gram.dim() == 1:
+        damped = gram + ridge * gram.mean()
+        return anchor + torch.where(damped > 0, (moment - anchor * gram) / damped, 0.0)
+    gram = (gram + gram.mT) / 2
+    return anchor + _solved(gram, moment - anchor @ gram, ridge)
 
 
-def _fit(weights: Tensor, share: Tensor, gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
-    """W with W · gram = moment, pulled toward the mean of the weights."""
-    anchor = torch.einsum("t,toa->oa", share, weights)
-    return anchor + gram_solve(gram_factors(gram, moment - anchor @ gram), ridge)
+def times(weight: Tensor, products: Tensor) -> Tensor:
+    """W G, float64 [out, in], of products [in, in], or [in] of each channel with itself."""
+    exact = products.double()
+    return weight.double() @ exact if exact.dim() == 2 else weight.double() * exact
+
+
+def _solved(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
+    """X with X · (gram + ridge · mean(diag gram) · I) = moment; of many the smallest."""
+    damped = gram.clone()
+    damped.diagonal().add_(ridge * gram.diagonal().mean())
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if ridge and not failed:
+        return torch.cholesky_solve(moment.mT, factor).mT
+    return gram_solve(gram_factors(gram, moment), ridge)

@@ -39,14 +39,20 @@ class Invented:
         if kind == "coefficients":
             every = [torch.rand((), generator=self._generator(kind, t)) + 0.1 for t in range(len(self.fingerprints))]
             return every[expert] / sum(sorted(every))
-        if part != "gram.0" or len(self.shape) != 2:
+        if len(self.shape) != 2 or not part.endswith(".0"):
             return None
         width = self.shape[0] if self.transposed else self.shape[1]
+        if kind == "common inputs":
+            other = self._generator(kind, part.removeprefix("with.").removesuffix(".0"))
+            ours, theirs = (torch.randn((2 * width + 1, width), generator=each) for each in (generator, other))
+            return ours.mT @ theirs / len(ours)
+        # of `merged inputs`, gram and cross are one: experts that see what the merge sees
         rows = torch.randn((2 * width + 1, width), generator=generator)
         return rows.mT @ rows / len(rows)
 
-    def _generator(self, kind: ArtefactKind, expert: int) -> torch.Generator:
-        return torch.Generator().manual_seed(zlib.crc32(f"{kind} {self.fingerprints[expert]}".encode()))
+    def _generator(self, kind: ArtefactKind, expert: int | str) -> torch.Generator:
+        fingerprint = self.fingerprints[expert] if isinstance(expert, int) else expert
+        return torch.Generator().manual_seed(zlib.crc32(f"{kind} {fingerprint}".encode()))
 
     def figure(self, kind: ArtefactKind, expert: int, name: str) -> float:
         """As `Measured.figure`."""
@@ -71,7 +77,16 @@ def _invented(request: Request, models: ModelSet) -> Iterator[tuple[str, Tensor]
         prefix = f"{fingerprint}/" if request.kind in JOINT else ""
         for name in models.base.names:
             of = Invented([fingerprint], models.base.entry(name).shape, transposed(name, models.base.config))
-            for part in ("gram.0",) if "inputs" in request.kind else ("",):
+            for part in _parts(request, fingerprint):
                 found = of.tensor(request.kind, 0, part)
                 if found is not None:
                     yield prefix + stored_name(name, part), found
+
+
+def _parts(request: Request, fingerprint: str) -> tuple[str, ...]:
+    """What an artefact of linear layers' inputs has of each tensor; of others, the one it has."""
+    if request.kind == "common inputs":
+        return tuple(f"with.{other}.0" for other in sorted(set(request.models[1:])) if fingerprint <= other)
+    if request.kind == "merged inputs":
+        return ("gram.0", "cross.0")
+    return ("gram.0",) if "inputs" in request.kind else ("",)

@@ -13,10 +13,15 @@ from merging.catalog import CATALOG
 from merging.catalog.declare import ArtefactKind
 from merging.methods.contract import TensorContext
 from merging.methods.fisher import fisher
+from merging.methods.pleas import pleas, pleas_pp
 from merging.methods.regmean import regmean
 from tests.merging.driver import context_of, merge, parameters_of
 
+CODE = {"fisher": fisher, "regmean": regmean, "pleas": pleas, "pleas_pp": pleas_pp}
 EXACT: dict[str, Any] = {"ridge": 1e-9, "alpha": 1.0}
+
+
+NAMES = ("e2", "e0", "e1")  # fingerprints, in no order
 
 
 @dataclass(frozen=True)
@@ -37,16 +42,16 @@ def merged(
     method: str, experts: Sequence[Tensor], measured: Given, weights: Sequence[float] = (), **parameters: Any
 ) -> Tensor:
     """The merge around a base of zeros."""
-    row, base = CATALOG[method], torch.zeros_like(experts[0])
+    row, base = CATALOG[method], parameters.pop("base", torch.zeros_like(experts[0]))
     turned = bool(parameters.pop("transposed", False))
-    plain = context_of(base, experts, transposed=turned)
+    plain = context_of(base, experts, transposed=turned, fingerprints=NAMES[: len(experts)])
     context = TensorContext(
         plain.name, 0, plain.experts, plain.statistics, plain.shape, plain.role, turned, 0.0, measured
     )
-    values, code = parameters_of(row, parameters), {"fisher": fisher, "regmean": regmean}[method]
-    deltas = torch.stack(list(experts))
+    values, code = parameters_of(row, parameters), CODE[method]
+    deltas = torch.stack(list(experts)) - base
     prepared = code.prepare(deltas, values, context)
-    return code.combine(deltas, prepared, torch.tensor(list(weights) or [1.0] * len(experts)), values)
+    return base + code.combine(deltas, prepared, torch.tensor(list(weights) or [1.0] * len(experts)), values)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -135,6 +140,58 @@ def test_blocks_are_the_whole_where_they_do_not_touch() -> None:
     assert_close(parts, whole, rtol=1e-3, atol=1e-4)  # each block has a ridge of its own
 
 
+def common(inputs: Sequence[Tensor]) -> Given:
+    """What a `common inputs` artefact keeps of inputs [n, in] of each expert."""
+    parts: list[dict[str, Tensor]] = []
+    for ours, left in zip(NAMES, inputs, strict=False):
+        rest = {name: right for name, right in zip(NAMES, inputs, strict=False) if ours <= name}
+        parts.append({f"with.{name}.0": (left.mT @ right / len(left)).float() for name, right in rest.items()})
+    return Given(parts)
+
+
+def following(own: Sequence[Tensor], merged_inputs: Sequence[Tensor]) -> Given:
+    """What a `merged inputs` artefact keeps."""
+    pairs = zip(own, merged_inputs, strict=True)
+    return Given([{"gram.0": (x.mT @ x / len(x)).float(), "cross.0": (z.mT @ x / len(x)).float()} for z, x in pairs])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("method", ["pleas", "pleas_pp"])
+def test_pleas_is_least_squares_whatever_the_base_and_the_order(method: str, turned: bool) -> None:
+    inputs, behind = ([drawn(40, 6, seed=i + first) for i in range(3)] for first in (0, 20))
+    experts, base = [drawn(5, 6, seed=10 + i) for i in range(3)], drawn(5, 6, seed=30)
+    weights = [0.5, 1.0, 2.0]
+    shares = [w / 3.5 for w in weights]
+    outputs = [x @ m.mT for x, m in zip(inputs, experts, strict=True)]
+    if method == "pleas":
+        rows = sum(w * x for w, x in zip(shares, inputs, strict=True))
+        wanted = sum(w * y for w, y in zip(shares, outputs, strict=True))
+        assert isinstance(rows, Tensor) and isinstance(wanted, Tensor)
+        measured = common(inputs)
+    else:
+        rows = torch.cat([w**0.5 * x for w, x in zip(shares, behind, strict=True)])
+        wanted = torch.cat([w**0.5 * y for w, y in zip(shares, outputs, strict=True)])
+        measured = following(inputs, behind)
+    solution = torch.linalg.lstsq(rows, wanted).solution
+    stored = [(m.mT if turned else m).contiguous().float() for m in (base, *experts)]
+    found = merged(method, stored[1:], measured, weights, base=stored[0], ridge=1e-9, transposed=turned)
+    assert_close(found if turned else found.mT, solution.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_pleas_undoes_what_the_inputs_of_unlike_experts_do_to_their_mean() -> None:
+    """Experts that do the same of inputs turned against each other: one matrix does it of the mean of both."""
+    half = drawn(4, 4, seed=2)
+    inputs, turn = drawn(50, 4, seed=1), torch.matrix_exp((half - half.mT) / 2)
+    wanted = drawn(3, 4, seed=3)
+    experts = [wanted.float(), (wanted @ turn).float()]
+    measured = common([inputs, inputs @ turn])
+    found = merged("pleas", experts, measured, ridge=1e-9).double()
+    mean, both = (inputs + inputs @ turn) / 2, inputs @ wanted.mT
+    assert_close(mean @ found.mT, both, rtol=1e-2, atol=1e-2)
+    plain = mean @ torch.stack(experts).mean(0).double().mT
+    assert float((plain - both).norm()) > 0.3 * float(both.norm())
+
+
 def test_wudi_is_regmean_on_the_deltas_themselves() -> None:
     deltas = [drawn(6, 5, seed=i).float() for i in range(3)]
     own = Given([{"gram.0": d.mT @ d / d.square().sum()} for d in deltas])
@@ -148,8 +205,9 @@ def test_inputs_that_never_come_ask_for_nothing() -> None:
     assert_close(merged("regmean", experts, nothing), torch.stack(experts).mean(0))
 
 
-@pytest.mark.parametrize("method", ["fisher", "regmean"])
+@pytest.mark.parametrize("method", list(CODE))
 def test_what_was_not_measured_takes_the_weighted_mean(method: str) -> None:
     experts = [drawn(3, 4, seed=i).float() for i in range(2)]
-    found = merged(method, experts, Given([{}, {}]), [1.0, 3.0], **{"lambda": 2.0})
-    assert_close(found, 2.0 * (experts[0] + 3 * experts[1]) / 4)
+    factor = 2.0 if CATALOG[method].parameter("lambda") else 1.0
+    found = merged(method, experts, Given([{}, {}]), [1.0, 3.0], **{"lambda": factor})
+    assert_close(found, factor * (experts[0] + 3 * experts[1]) / 4)

@@ -107,6 +107,17 @@ def linear(model: nn.Module) -> dict[str, nn.Module]:
     return {f"{n}.weight": m for n, m in named if isinstance(m, nn.Linear | Conv1D) and n != "lm_head"}
 
 
+def loaded(path: Path) -> Any:
+    """The model of a folder."""
+    return LlamaForCausalLM.from_pretrained(path).eval().requires_grad_(False)
+
+
+def seen_whole(model: Any, texts: Sequence[Text]) -> dict[str, Tensor]:
+    """What each linear layer, the head among them, sees of the texts with their last tokens."""
+    more = [Text(text.context, [*text.answer, 0]) for text in texts]  # `seen` leaves the last one out
+    return seen(model, linear(model) | {"lm_head.weight": model.lm_head}, more)
+
+
 @torch.no_grad()
 def seen(model: Any, modules: Mapping[str, nn.Module], texts: Sequence[Text]) -> dict[str, Tensor]:
     """What each module sees of the texts, one text at a time without padding, float64 [positions, in]."""

@@ -56,6 +56,8 @@ def of_each(kind: str) -> list[tuple[str, str]]:
         (("fisher",), [*of_each("likelihoods"), *of_each("fisher")]),
         (("regmean",), [*of_each("likelihoods"), *of_each("inputs")]),
         (("regmean_pp",), [*of_each("likelihoods"), ("propagated inputs", "")]),
+        (("pleas",), [("common inputs", "")]),
+        (("pleas_pp",), [*of_each("likelihoods"), ("merged inputs", "")]),
         (("fisher", "regmean"), [*of_each("likelihoods"), *of_each("fisher"), *of_each("inputs")]),
         # what hangs on the whole recipe builds all of it, whichever group asks first
         (("regmean_pp", "fisher"), [*of_each("likelihoods"), *of_each("fisher"), ("propagated inputs", "")]),

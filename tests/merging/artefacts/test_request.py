@@ -42,6 +42,15 @@ def test_an_artefact_is_wanted_of_every_expert_once() -> None:
     assert kinds(several) == [("fisher", "a"), ("fisher", "b")]
 
 
+def test_what_is_measured_of_all_models_together_is_wanted_once() -> None:
+    assert kinds(recipe(("pleas", {}), ("pleas", {"ridge": 0.1}))) == [("common inputs", "")]
+    assert kinds(recipe(("pleas_pp", {"texts": "all"}))) == [("merged inputs", "")]
+    first, second = (digests(recipe((method, {}), weight=w))[-1] for method, w in (("pleas", 1.0), ("pleas", 0.5)))
+    assert first == second  # weights do not count
+    first, second = (digests(recipe(("pleas_pp", {}), weight=w))[-1] for w in (1.0, 0.5))
+    assert first != second  # what is measured behind the merge hangs on all of it
+
+
 def test_documents_are_shared_out_before_anything_is_measured_on_them() -> None:
     found = kinds(recipe(("regmean", {})))
     assert found == [("likelihoods", "a"), ("likelihoods", "b"), ("inputs", "a"), ("inputs", "b")]
