@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from api.documents import plan_documents
-from api.fitting import Fitted, compression
+from api.fitting import Fitted, compression, fitted
 from api.locks import only_runner
 from db.records import DocumentSet, Lead, Study, Trial
 from db.store import Store
@@ -94,7 +94,7 @@ class Fingerprinted:
 
 
 def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
-    """Open and check everything a study names; nothing is created.
+    """Open and check everything a study names; nothing is created but packed experts, where it compresses them.
 
     Raises:
         InvalidInput: a model, a task or a setting cannot work.
@@ -104,8 +104,8 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, **where)
     layer_count = models.layout.layer_count
     suite = load_suite(spec)
-    packed = compression(spec, models)
-    space = make_space(spec, layer_count, suite.tuning_digest, packed.by if packed else None)
+    by = compression(spec, models)
+    space = make_space(spec, layer_count, suite.tuning_digest, by)
     begin, strategy = open_search(spec, space)
     if spec.search.trials < len(begin):
         raise InvalidStudy(
@@ -116,6 +116,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         )
     plan = plan_documents(spec, suite, models.companions_digest)
     check_loads(Path(spec.models.base), models.base.names)
+    packed = fitted(spec, models, by) if by else None  # last: it may take minutes
     setup = {
         "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
         "companions": models.companions_digest,
@@ -250,7 +251,7 @@ def _search(
     earlier = store.trials.all(study.id)
     mirror.sync()
     if earlier:
-        watcher.resumed(earlier)
+        watcher.resumed(searched(earlier))
 
     def told(event: Told) -> None:
         watcher.told(event)

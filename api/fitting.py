@@ -1,5 +1,6 @@
 """Whether a study keeps its experts compressed: where it says so, or where they need more memory than it allows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -22,12 +23,14 @@ class Fitted:
     Attributes:
         bytes_, whole_bytes: of base and experts, compressed and as they are.
         bits_per_parameter: of the compressed experts.
+        fingerprints: of the models with compressed experts.
     """
 
     by: Compression
     bytes_: int
     whole_bytes: int
     bits_per_parameter: float
+    fingerprints: Mapping[str, str]
 
     @property
     def said(self) -> str:
@@ -39,26 +42,43 @@ class Fitted:
     def to_json(self) -> dict[str, Any]:
         """As a study's setup keeps it."""
         sizes = {"bytes": self.bytes_, "whole_bytes": self.whole_bytes, "bits_per_parameter": self.bits_per_parameter}
-        return {"by": self.by.model_dump(), **sizes}
+        return {"by": self.by.model_dump(), **sizes, "fingerprints": dict(self.fingerprints)}
 
 
-def compression(spec: StudySpec, models: ModelSet) -> Fitted | None:
-    """How the experts are compressed; None: they are kept as they are. Packs them, unless somebody has.
+def compression(spec: StudySpec, models: ModelSet) -> Compression | None:
+    """What packs the study's experts; None: they are kept as they are.
+
+    Raises:
+        InvalidStudy: the base alone, or experts that are small already, need more memory than the study allows.
+    """
+    limit, asked, whole = spec.models.memory, spec.models.compress, models.kept_bytes
+    if (limit is None and asked is None) or (limit is not None and whole <= limit):
+        return None
+    if limit is not None and models.base_bytes > limit:
+        problem = f"is less than the base takes ({decimal(models.base_bytes)})"
+        raise InvalidStudy("models.memory", decimal(limit), problem, "allow more")
+    if not models.packable:
+        if limit is None:
+            return None
+        problem = f"is less than base and experts take ({decimal(whole)}), which are small already"
+        raise InvalidStudy("models.memory", decimal(limit), problem, "allow more, or name fewer experts")
+    return (asked or Compression(codec=CODEC)).checked("models.compress")
+
+
+def fitted(spec: StudySpec, models: ModelSet, by: Compression) -> Fitted:
+    """How the experts are kept: packs them, unless somebody has.
 
     Raises:
         InvalidStudy: they need more memory than the study allows even so.
         InvalidModel, OutputError: as `ModelSet.compressed`.
     """
-    limit, asked, whole = spec.models.memory, spec.models.compress, models.kept_bytes
-    if (limit is None and asked is None) or (limit is not None and whole <= limit):
-        return None
-    by = (asked or Compression(codec=CODEC)).checked("models.compress")
-    kept = models.compressed(by).kept_bytes
-    if limit is not None and kept > limit:
-        base = models.base_bytes
-        remedy = "allow more, name fewer experts, or choose a codec of fewer bits with models.compress"
-        sizes = f"{decimal(kept)}, {decimal(base)} of that the base"
+    small, limit = models.compressed(by), spec.models.memory
+    if limit is not None and small.kept_bytes > limit:
+        sizes = f"{decimal(small.kept_bytes)}, {decimal(models.base_bytes)} of that the base"
         problem = f"is less than base and experts take when {by.codec} packs them: {sizes}"
-        raise InvalidStudy("models.memory", decimal(limit), problem, "allow more" if base > limit else remedy)
-    count = sum(prod(models.shape(name)) for name in models.base.names) * len(models.names)
-    return Fitted(by, kept, whole, 8 * (kept - models.base_bytes) / count)
+        remedy = "allow more, name fewer experts, or choose a codec of fewer bits with models.compress"
+        raise InvalidStudy("models.memory", decimal(limit), problem, remedy)
+    packed = [small.experts[name] for name in models.packable]
+    held = sum(entry.end - entry.start for each in packed for entry in map(each.entry, each.names))
+    count = sum(prod(each.entry(name).shape) for each in packed for name in each.names)
+    return Fitted(by, small.kept_bytes, models.kept_bytes, 8 * held / count, small.fingerprints)

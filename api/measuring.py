@@ -45,8 +45,7 @@ def measured(spec: StudySpec, device: str, begun: Begun, cache: FingerprintCache
     """
     experts = {e.name: Path(e.path) for e in spec.models.experts}
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, tokenizer=spec.models.tokenizer)
-    packed = compression(spec, models)
-    models = models.compressed(packed.by if packed else None)
+    models = models.compressed(compression(spec, models))
     space = make_space(spec, models.layout.layer_count, load_suite(spec).tuning_digest, models.compression)
     looking = [row for row in space.methods if row.artefacts]
     if not looking:

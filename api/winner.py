@@ -44,7 +44,8 @@ def export_trial(
     now = {"fingerprints": dict(models.fingerprints), "companions": models.companions_digest}
     if any(study.setup.get(key) != value for key, value in now.items()):
         raise Conflict(f"the models of study {study.name!r} have changed since it ran; what was scored cannot be built")
-    models = models.compressed(recipe.compress)
+    packed = study.setup.get("compressed")
+    models = models.compressed(recipe.compress, packed and packed["fingerprints"])
     ensure([recipe], models, StudySpec.model_validate(study.spec), "cpu", nobody)
     extras = _extras(store, study)
     extras["README.md"] = model_card(store, study, trial, evaluation, to if stays else None, form.name).encode()

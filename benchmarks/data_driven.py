@@ -36,7 +36,7 @@ from search.starts import default_start
 from zoo.make import Zoo, build
 
 UNIFORM, SINGLE = "uniform soup", "task_arithmetic, best single λ"
-METHODS = ("fisher", "regmean", "regmean_pp", "learned_soup", "adamerging", "adaptive_averaging")
+METHODS = ("fisher", "regmean", "regmean_pp", "pleas_pp", "learned_soup", "adamerging", "adaptive_averaging")
 BLIND = ("task_arithmetic", "wudi")  # what the same search finds without looking at data
 LAMBDAS = tuple(step / 10 for step in range(1, 11))
 

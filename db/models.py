@@ -37,7 +37,7 @@ class StudyRow(Base):
         frozen_digest: digest of the part of `spec` that may not change while the study lives.
         setup: what was derived from it once: fingerprints, layer count, suite digest, task metrics.
         state: `running`, `paused`, `cancelled`, `finished` or `failed`.
-        phase: how far a running study is: `searching`, `holdout` or `judging`.
+        phase: how far a running study is: `searching`, `rescoring`, `originals`, `holdout` or `judging`.
         verdict: the final report, once there is one.
         leader, lead_token, lead_expires_at: the controller that leads the study, its fencing token, and when its
             lead ends by the database's clock. What a controller writes counts only while its token stands here.

@@ -9,6 +9,7 @@ from merging.recipe import Recipe
 
 POOL = "[a-z0-9][a-z0-9_-]{0,49}"  # what a pool of workers may be called
 DEFAULT_POOL = "default"
+ORIGINALS = "originals:"  # how the origin of a trial begins that no search asked for
 
 
 @dataclass(frozen=True)

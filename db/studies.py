@@ -15,7 +15,7 @@ from db.jobs import forget_key, judging
 from db.leads import leading
 from db.models import DocumentSetRow, EvaluationRow, EventRow, FingerprintRow, StudyRow, TrialRow
 from db.outcomes import as_part, storable
-from db.records import DocumentSet, Lead, Study
+from db.records import ORIGINALS, DocumentSet, Lead, Study
 from db.requeue import cancel_all, retry_failed
 from db.session import reader
 from db.wakeups import CONTROLLER, notify
@@ -101,8 +101,9 @@ class Studies:
             return tuple(_study(row) for row in session.scalars(query))
 
     def counts(self, study_id: int) -> dict[str, int]:
-        """Number of trials by state."""
-        query = select(TrialRow.state, func.count()).where(TrialRow.study_id == study_id).group_by(TrialRow.state)
+        """Number of trials by state, of those that the search asked for."""
+        asked = TrialRow.study_id == study_id, TrialRow.origin.not_like(f"{ORIGINALS}%")
+        query = select(TrialRow.state, func.count()).where(*asked).group_by(TrialRow.state)
         with Session(self._reader) as session:
             return {state: count for state, count in session.execute(query)}
 

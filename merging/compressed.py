@@ -1,24 +1,28 @@
 """Experts kept compressed: each is packed once, into a folder beside it, and opened there by whoever wants it so.
 
 The folder appears whole or not at all, two processes that want the same one wait for each other, and it may be deleted
-at any time: it is then packed again.
+at any time: it is then packed again, as is one that was damaged.
 """
 
 import json
+import logging
+import shutil
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
 from merging.artefacts.place import locked, places, writable
 from merging.checkpoint import Checkpoint
-from merging.codecs.catalog import codec
 from merging.codecs.folder import About, write
-from merging.codecs.packing import pack_expert
+from merging.codecs.packing import Item, pack_expert
 from merging.codecs.record import RECORD
 from merging.compression import Compression
+from merging.errors import InvalidModel
 from merging.expert import Expert
 from merging.expertfolder import open_expert
 from merging.fingerprint import FingerprintCache
 
+log = logging.getLogger(__name__)
 VERSION = 1
 """Raised whenever packing the same expert would give other bytes."""
 
@@ -38,32 +42,46 @@ def compressed(
         cache: remembers content fingerprints.
 
     Raises:
-        InvalidModel: a model holds NaN or infinity, or the packed expert was damaged.
+        InvalidModel: a model holds NaN or infinity.
         OutputError: there is no room for it.
     """
     if not isinstance(expert, Checkpoint):
         return expert
     chosen = by.checked("compress")
     found = places(expert.path, f"packed-{_digest(base, expert, chosen, whole, cache)}")
-    folder = next((place for place in found if (place / RECORD).exists()), None)
-    opened = open_expert(folder or _pack(writable(found), base, expert, chosen, whole, cache), expert.key, base, cache)
+    there = (opened for place in found if (opened := _opened(place, base, expert, cache)) is not None)
+    if (opened := next(there, None)) is None:
+        packed = pack_expert(base, expert, chosen.codec, chosen.settings, whole)
+        opened = _packed(writable(found), base, expert, packed, About(chosen.codec, chosen.settings, expert), cache)
     opened.path, opened.config = expert.path, expert.config  # the tokenizer and whatever else is beside the weights
     return opened
 
 
-def _pack(
+def _opened(folder: Path, base: Checkpoint, expert: Expert, cache: FingerprintCache | None) -> Expert | None:
+    """The packed expert; None if it is not there, or was damaged."""
+    if not (folder / RECORD).exists():
+        return None
+    try:
+        return open_expert(folder, expert.key, base, cache)
+    except InvalidModel as error:
+        log.warning("packed again: %s", error, extra={"action": "packing.again"})
+        return None
+
+
+def _packed(
     place: Path,
     base: Checkpoint,
-    expert: Checkpoint,
-    by: Compression,
-    whole: frozenset[str],
+    expert: Expert,
+    packed: Iterator[Item],
+    about: About,
     cache: FingerprintCache | None,
-) -> Path:
+) -> Expert:
     with locked(place):
-        if not (place / RECORD).exists():  # nobody has made it while this waited
-            about = About(by.codec, codec(by.codec).checked(by.settings), expert)
-            write(place, base, pack_expert(base, expert, by.codec, by.settings, whole), about, cache)
-    return place
+        if (opened := _opened(place, base, expert, cache)) is not None:
+            return opened  # somebody made it while this waited
+        shutil.rmtree(place, ignore_errors=True)
+        write(place, base, packed, about, cache)
+        return open_expert(place, expert.key, base, cache)
 
 
 def _digest(

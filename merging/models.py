@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -13,7 +14,7 @@ from merging.codecs.contract import Packed
 from merging.companions import companions_digest
 from merging.compressed import compressed
 from merging.compression import Compression
-from merging.errors import InvalidModel
+from merging.errors import Conflict, InvalidModel
 from merging.expert import Expert, unpacked
 from merging.expertfolder import open_expert
 from merging.fingerprint import FingerprintCache
@@ -65,6 +66,9 @@ class ModelSet:
         tokenizer: whose vocabulary a merge has: `base`, `union`, or an expert's name.
         alignment: how the rows of differing vocabularies come together; None if they are the same in every model.
         compression: what the experts that are full checkpoints are kept by; None: they are kept as they are.
+
+    A set whose experts are compressed knows the one that it was made of (`original`): an expert is the same to whatever
+    goes by its content, such as the draws of DARE, in whichever form it is kept.
     """
 
     def __init__(
@@ -74,12 +78,13 @@ class ModelSet:
         cache: FingerprintCache | None,
         tokenizer: str = BASE,
         alignment: Alignment | None = None,
+        original: "ModelSet | None" = None,
         compression: Compression | None = None,
     ) -> None:
         self.base, self.experts = base, dict(sorted(experts.items()))
         self.layout: Layout = layout(base.names, base.config)
         self.tokenizer, self.alignment, self.compression = tokenizer, alignment, compression
-        self._cache = cache
+        self._cache, self._original = cache, original
 
     @classmethod
     def open(
@@ -120,18 +125,32 @@ class ModelSet:
                 _check_tensor(name, expert, ancestor, alignment)
         return cls(ancestor, opened, cache, tokenizer, alignment)
 
-    def compressed(self, by: Compression | None) -> "ModelSet":
+    def compressed(self, by: Compression | None, known: Mapping[str, str] | None = None) -> "ModelSet":
         """The same models with their experts packed, each once and for every process; None: these.
+
+        Args:
+            known: the fingerprints of the packed set, where it was packed before.
 
         Raises:
             InvalidModel: a model holds NaN or infinity.
             OutputError: there is no room for the packed experts.
+            Conflict: they are not what they were when they were packed first.
         """
         if by is None:
             return self
         rows = frozenset(name for name in self.base.names if self.vocabulary_axis(name) is not None)
         packed = {name: compressed(self.base, each, by, rows, self._cache) for name, each in self.experts.items()}
-        return ModelSet(self.base, packed, self._cache, self.tokenizer, self.alignment, by.checked("compress"))
+        rest = (self.tokenizer, self.alignment, self, by.checked("compress"))
+        found = ModelSet(self.base, packed, self._cache, *rest)
+        if known is not None and known != found.fingerprints:
+            remedy = "let MERGESEARCH_ARTEFACTS name one folder for all processes, and copy the packed experts there"
+            raise Conflict(f"experts packed by {by.codec} here are not those that the study was made with; {remedy}")
+        return found
+
+    @property
+    def packable(self) -> tuple[str, ...]:
+        """The experts that are full checkpoints."""
+        return tuple(name for name, expert in self.experts.items() if isinstance(expert, Checkpoint))
 
     @property
     def kept_bytes(self) -> int:
@@ -144,7 +163,9 @@ class ModelSet:
         return sum(_size(self.base.entry(name)) for name in self.base.names)
 
     def bytes_of(self, name: str) -> int:
-        """Bytes that one tensor of base and experts takes as it is kept."""
+        """Bytes that one tensor of base and experts takes as it is kept; rows of differing vocabularies are copied."""
+        if self.vocabulary_axis(name) is not None:
+            return prod(self.shape(name)) * self.base.entry(name).dtype.itemsize * (1 + len(self.experts))
         return sum(_size(source.entry(name)) for source in (self.base, *self.experts.values()))
 
     @property
@@ -219,8 +240,8 @@ class ModelSet:
 
     @property
     def expert_fingerprints(self) -> Sequence[str]:
-        """The experts' content fingerprints, in the order of `names`; computed when one is looked at."""
-        return _Fingerprints(self)
+        """The experts' content fingerprints as they are, in the order of `names`; computed when one is looked at."""
+        return _Fingerprints(self._original or self)
 
 
 def _size(entry: Entry) -> int:

@@ -21,7 +21,7 @@ def stack_source(
     Args:
         models: the models.
         devices: the device of each tensor.
-        device_bytes: how much device memory the stacks may take; None: half of what is free.
+        device_bytes: how much device memory the stacks may take, never more than half of what is free; None: that much.
         streamed: they wait in the mapped files alone, for builds so seldom that they shall cost no memory.
     """
     if streamed:
@@ -29,7 +29,7 @@ def stack_source(
     away = {name for name, device in devices.items() if device.type != "cpu"}
     kept = {name: models.held(name) for name in devices if name not in away}  # once: it takes as long as a small merge
     need = sum(models.bytes_of(name) for name in away)
-    fits = need <= (_half_of_free(devices) if device_bytes is None else device_bytes)
+    fits = not away or need <= min(_half_of_free(devices), need if device_bytes is None else device_bytes)
     kept |= {name: models.held(name).moved(_mover(devices[name]) if fits else Tensor.pin_memory) for name in away}
     made = {name: held.stack() for name, held in kept.items() if held.plain}  # nothing to make: the tensors themselves
 

@@ -43,7 +43,8 @@ class ResidentModel:
         live: the live tensors by checkpoint tensor name, as `evaluation.live.live_tensors` finds them; any device and
             floating dtype. Several names of one tied tensor may be given.
         memo_bytes: how much prepared state (masks, thresholds) to keep between candidates.
-        device_bytes: on a GPU, how much of its memory base and experts may take; None: half of what is free.
+        device_bytes: on a GPU, how much of its memory base and experts may take, and never more than half of what is
+            free; None: that much.
         streamed: base and experts are read from their files at each build, and take no memory between builds.
 
     Raises:

@@ -69,7 +69,7 @@ def reach_verdict(
         winner=winner.number,
         best_expert=next((t.number for t in judge.ranking(trials, complete) if t.number in alone), None),
         documents={"search": _count(best.searched), "holdout": _count(best.held)},
-        trials=len(trials),
+        trials=len(searched(trials)),
         exhausted=len(searched(trials)) < study.spec["search"]["trials"],
         missing=finalists.missing,
         measured_as="the weighted mean of the tasks" if judge.relative else None,

@@ -12,9 +12,10 @@ from db.store import Store
 from evaluation.constraints import BASE
 from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
-from search.pairs import pair_of
+from search.pairs import pairs
 from search.ranked import ranked
 from search.starts import UNIFORM, expert_origin
+from search.twins import is_twin
 
 
 class HoldoutFailed(MergesearchError):
@@ -75,22 +76,31 @@ def find_finalists(
         why = _why_unscored(evaluation)
         if why is None:
             return _beside(store, study, trials, Finalists(trial, compared, missing))
-        missing.setdefault(trial.origin if trial in baselines else f"trial {trial.number} ({trial.origin})", why)
+        missing.setdefault(trial.origin if trial in baselines else _name(trial), why)
     told = "; ".join(f"{who}: {why}" for who, why in missing.items())
     raise HoldoutFailed(f"no candidate could be scored on the holdout ({told}); mend that and run the study again")
 
 
 def _beside(store: Store, study: Study, trials: Sequence[Trial], found: Finalists) -> Finalists | Unmeasured:
     """The finalists with those who stand beside the winner, and the winner last."""
-    pair = pair_of(store, study, trials, found.winner)
-    held = {t.number: holdout_evaluation(store, study, t) for t in pair}
-    if waiting := tuple(sorted(e.id for e in held.values() if e.outcome is None)):
-        return Unmeasured(waiting)
-    if not all(isinstance(evaluation.outcome, Scored) for evaluation in held.values()):
-        pair = ()
+    pair: tuple[Trial, ...] = ()
+    missing = found.missing | {_name(t): t.why or t.state for t in trials if is_twin(t) and t.value is None}
+    for asked in pairs(store, study, trials, found.winner):
+        held = [(t, holdout_evaluation(store, study, t)) for t in asked]
+        if waiting := tuple(sorted(e.id for _, e in held if e.outcome is None)):
+            return Unmeasured(waiting)
+        reasons = {_name(t): why for t, evaluation in held if (why := _why_unscored(evaluation)) is not None}
+        if not reasons:
+            pair = asked
+            break
+        missing |= reasons
     beside = [t for t in pair if t != found.winner]
     last = [] if found.winner in found.compared else [found.winner]
-    return replace(found, compared=(*found.compared, *beside, *last), pair=pair)
+    return replace(found, compared=(*found.compared, *beside, *last), pair=pair, missing=missing)
+
+
+def _name(trial: Trial) -> str:
+    return f"trial {trial.number} ({trial.origin})"
 
 
 def holdout_evaluation(store: Store, study: Study, trial: Trial) -> Evaluation:

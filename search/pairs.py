@@ -9,20 +9,23 @@ from search.twins import searched, twins
 
 
 def best_compressed(store: Store, study: Study, trials: Sequence[Trial]) -> Iterator[Trial]:
-    """The complete trials whose experts were compressed, best first; none where the study compresses nothing."""
+    """A complete trial for each recipe of compressed experts, best first; none where the study compresses nothing."""
     if "compressed" not in study.setup:
         return
+    seen: set[int] = set()
     for trial in ranked(store, study, searched(trials)):
-        if trial.evaluation_id is not None and store.evaluations.recipe(trial.evaluation_id).compress is not None:
+        assert trial.evaluation_id is not None, "a complete trial was evaluated"
+        if trial.evaluation_id in seen:
+            continue
+        seen.add(trial.evaluation_id)
+        if store.evaluations.recipe(trial.evaluation_id).compress is not None:
             yield trial
 
 
-def pair_of(store: Store, study: Study, trials: Sequence[Trial], winner: Trial) -> tuple[Trial, ...]:
-    """The trials that show what compression costs: with it, then without; none if there is no such pair.
-
-    Of the winner's recipe, and where that is a baseline of the best recipe that has both.
+def pairs(store: Store, study: Study, trials: Sequence[Trial], winner: Trial) -> list[tuple[Trial, Trial]]:
+    """The trials that can show what compression costs, with it and without: of the winner's recipe first, then of the
+    best.
     """
     there = {number: twin for number, twin in twins(trials).items() if twin.value is not None}
-    own = [t for t in trials if t.number in there and winner.number in (t.number, there[t.number].number)]
-    found = own or [t for t in best_compressed(store, study, trials) if t.number in there][:1]
-    return (found[0], there[found[0].number]) if found else ()
+    found = [(t, there[t.number]) for t in best_compressed(store, study, trials) if t.number in there]
+    return sorted(found, key=lambda pair: winner not in pair)

@@ -7,7 +7,7 @@ samplers learn from it; else it is a recipe only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from evaluation.constraints import BASE
 from merging.catalog import Method, Scalar
@@ -67,8 +67,10 @@ def is_baseline(origin: str) -> bool:
 
 
 def _whole(start: Start) -> Start:
-    """A baseline is what a user has without a search: never of compressed experts."""
-    return replace(start, recipe=start.recipe.model_copy(update={"compress": None}))
+    """A baseline is what a user has without a search: never of compressed experts, which alone the space reaches."""
+    if start.recipe.compress is None:
+        return start
+    return Start(start.origin, start.recipe.model_copy(update={"compress": None}), None)
 
 
 def _alone(space: Space, name: str) -> Start:

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 
-from db.records import Trial
-
-_ORIGIN = "originals:"
+from db.records import ORIGINALS, Trial
 
 
 def twin_origin(number: int) -> str:
     """The origin of the trial that is trial `number` with the original experts."""
-    return f"{_ORIGIN}{number}"
+    return f"{ORIGINALS}{number}"
 
 
 def is_twin(trial: Trial) -> bool:
     """Whether it is another trial with the original experts."""
-    return trial.origin.startswith(_ORIGIN)
+    return trial.origin.startswith(ORIGINALS)
 
 
 def searched(trials: Iterable[Trial]) -> tuple[Trial, ...]:
@@ -24,4 +22,4 @@ def searched(trials: Iterable[Trial]) -> tuple[Trial, ...]:
 
 def twins(trials: Iterable[Trial]) -> Mapping[int, Trial]:
     """The trials with original experts, by the number of the trial that each was made of."""
-    return {int(t.origin.removeprefix(_ORIGIN)): t for t in trials if is_twin(t)}
+    return {int(t.origin.removeprefix(ORIGINALS)): t for t in trials if is_twin(t)}

@@ -34,7 +34,9 @@ class Builder:
         live, tokenizer: the live model.
         tensors: its tensors by checkpoint name.
         packed: what the experts are kept by; None: as they are.
-        device_bytes: on a GPU, how much of its memory base and experts may take; None: half of what is free.
+        device_bytes: on a GPU, how much of its memory base and experts may take, and never more than half of what is
+            free; None: that much.
+        known: fingerprints of the packed models.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Builder:
         tensors: Mapping[str, Tensor],
         packed: Compression | None,
         device_bytes: int | None,
+        known: Mapping[str, str] | None = None,
     ) -> None:
         used, total = memory()
         room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
@@ -52,7 +55,7 @@ class Builder:
         def form(writer: ResidentModel) -> _Form:
             return _Form(writer, Workshop(writer.models, writer, live, tokenizer, tensors))
 
-        kept = ResidentModel(models.compressed(packed), tensors, memo_bytes=room, device_bytes=device_bytes)
+        kept = ResidentModel(models.compressed(packed, known), tensors, memo_bytes=room, device_bytes=device_bytes)
         self._kept = self._whole = form(kept)
         if packed is not None:
             self._whole = form(ResidentModel(models, tensors, memo_bytes=0, streamed=True))
@@ -72,8 +75,8 @@ class Builder:
         missing, done = form.workshop.missing(recipe), 0
 
         def begun(request: Request, measurement: object) -> None:
-            nonlocal done
-            done = missing.index(request)  # of those before it, others may have measured some meanwhile
+            nonlocal done  # others may have measured some meanwhile, or removed some
+            done = missing.index(request) if request in missing else done
 
         form.workshop.ensure(recipe, suite, lambda: on_measuring(done, len(missing)), begun)
 

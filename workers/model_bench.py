@@ -56,7 +56,8 @@ class Resident:
         packed = study.setup.get("compressed")
         by = None if packed is None else Compression.model_validate(packed["by"])
         limit = study.spec["models"].get("memory")  # studies of an earlier version do not say
-        self._builder = Builder(models, self.live, self.tokenizer, tensors, by, limit)
+        known = packed and packed["fingerprints"]
+        self._builder = Builder(models, self.live, self.tokenizer, tensors, by, limit, known)
         self.scorers: dict[int, Scorer] = {}  # by study
 
     def build(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> None:

@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from merging.artefacts.place import VARIABLE
+from merging.catalog import CATALOG
 from merging.codecs.folder import PAYLOAD, About, write
 from merging.codecs.packing import pack_expert
+from merging.codecs.record import RECORD
 from merging.compression import Compression
 from merging.engine import Engine
-from merging.errors import InvalidRecipe, InvalidStudy
+from merging.errors import Conflict, InvalidRecipe, InvalidStudy
 from merging.export import export
 from merging.models import ModelSet
 from merging.resident import ResidentModel
 from tests.merging.adapters.real import EVERY, adapted
-from tests.merging.factories import a_recipe, fine_tuned, open_models, tiny_llama
+from tests.merging.factories import a_recipe, fine_tuned, open_models, takes, tiny_llama
 
 BITS = Compression(codec="bitdelta")
 
@@ -108,6 +110,32 @@ def test_a_lora_is_small_already(tmp_path: Path) -> None:
     assert small.experts["lora"] is models.experts["lora"]
     assert small.experts["full"] is not models.experts["full"]
     assert small.experts["full"].path == tmp_path / "full", "its tokenizer is read there"
+
+
+@pytest.mark.parametrize("method", [name for name, row in CATALOG.items() if takes(name, 3) and not row.artefacts])
+def test_what_loses_nothing_changes_no_merge(tmp_path: Path, method: str) -> None:
+    models = open_models(tmp_path)
+    exact = Compression(codec="xor")
+    engine, packed = Engine(models), Engine(models.compressed(exact))
+    plain, small = a_recipe(models, method), a_recipe(models, method, compress=exact)
+    plans = packed.plans(small)
+    for name, plan in engine.plans(plain).items():
+        one, other = torch.empty(models.shape(name)), torch.empty(models.shape(name))
+        engine.merge(plan, one)
+        packed.merge(plans[name], other)
+        assert torch.equal(one, other), "random draws and orders go by the experts, however they are kept"
+
+
+def test_a_damaged_packing_is_packed_again(tmp_path: Path) -> None:
+    models = open_models(tmp_path)
+    first = models.compressed(BITS).fingerprints
+    short, bare, gone = packed_folders(tmp_path)
+    (short / PAYLOAD).write_bytes((short / PAYLOAD).read_bytes()[:-5])
+    (bare / RECORD).unlink()
+    shutil.rmtree(gone)
+    assert models.compressed(BITS).fingerprints == first
+    with pytest.raises(Conflict, match=r"not those that the study was made with.*MERGESEARCH_ARTEFACTS"):
+        models.compressed(BITS, {**first, "expert:add": "0" * 32})
 
 
 def test_a_recipe_names_what_packs_its_experts(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from db.records import Study, Trial
 from db.store import Store
 from evaluation.result import Failed, Infeasible, Scored
@@ -14,8 +16,9 @@ from search.controller import Search
 from search.course import Course, Finished
 from search.dispatch import InlineDispatcher
 from search.opening import open_search
-from search.originals import MOST
+from search.originals import LOOKED_AT, MOST
 from search.space import space_of
+from search.strategies.contract import Observation
 from search.study import StudySpec
 from search.twins import is_twin, searched, twins
 from search.verdict import Verdict
@@ -26,6 +29,7 @@ PACKED = {
     "bytes": 300,
     "whole_bytes": 400,
     "bits_per_parameter": 1.5,
+    "fingerprints": {},
 }
 BEST = {"a": 0.7, "b": 0.2, "c": 0.4}
 
@@ -73,6 +77,27 @@ def test_baselines_are_of_the_experts_as_they_are_and_candidates_of_compressed_o
     assert len(baselines) == 4 and all(recipe(store, t).compress is None for t in baselines)
     others = [t for t in searched(end.trials) if t not in baselines]
     assert others and all(recipe(store, t).compress is not None for t in others)
+
+
+def test_a_strategy_learns_of_compressed_experts_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(search={"strategy": "cmaes", "trials": 20})
+    study = study_of(store, spec)
+    space = space_of(study)
+    begin, strategy = open_search(spec, space)
+    seen: list[Observation] = []
+    observe = strategy.observe
+
+    def noted(told: Observation) -> None:
+        seen.append(told)
+        observe(told)
+
+    monkeypatch.setattr(strategy, "observe", noted)
+    dispatcher = InlineDispatcher(store, measured(0.3))
+    search = Search(study, spec, 1, space, begin, strategy, lambda told: None)
+    Course(search, leading(store, study.id), store, dispatcher.announce).run(dispatcher)
+    points = [told for told in seen if told.params is not None]
+    assert len(seen) == 20 and len(points) == 16
+    assert all(told.recipe == space.decode(told.params) for told in points if told.params and told.recipe)
 
 
 def test_the_best_are_scored_with_the_originals_and_the_verdict_says_what_compression_cost(store: Store) -> None:
@@ -123,8 +148,10 @@ def test_originals_that_cannot_be_built_leave_the_compressed_ones(store: Store) 
         return formula(found, wanted)
 
     _, end, verdict = finished(store, shaky, search={"trials": 20})
-    assert {t.state for t in end.trials if is_twin(t)} == {"infeasible"}
+    failed = [t for t in end.trials if is_twin(t)]
+    assert len(failed) == min(LOOKED_AT, len(failed)) > 0 and {t.state for t in failed} == {"infeasible"}
     assert verdict.compressed is not None and verdict.compressed.pair is None
+    assert {f"trial {t.number} ({t.origin})" for t in failed} <= set(verdict.missing), "with the reason"
     assert recipe(store, end.finalists.winner).compress is not None
 
 
@@ -137,8 +164,31 @@ def test_a_study_that_compresses_nothing_has_no_such_trials(store: Store) -> Non
     assert all(recipe(store, t).compress is None for t in end.trials)
 
 
+def test_one_recipe_is_built_from_the_originals_once(store: Store) -> None:
+    sections: dict[str, Any] = {"space": {"methods": ["layer_swap"]}, "search": {"trials": 16}}
+    _, end, _ = finished(store, measured(0.1), **sections)
+    made = [t.evaluation_id for t in twins(end.trials).values()]
+    baselines = {t.evaluation_id for t in end.trials if t.origin.startswith("expert:")}
+    assert len(made) == len(set(made)) and not baselines & set(made)
+
+
+def test_a_pair_that_fails_on_the_holdout_gives_way_to_the_next(store: Store) -> None:
+    formula, broken = measured(0.1), set[str]()
+
+    def shaky(found: Recipe, wanted: Wanted) -> Scored | Infeasible | Failed:
+        if wanted.part == "holdout" and found.compress is not None and len(broken) < 1:
+            broken.add(found.to_json())
+        if wanted.part == "holdout" and found.to_json() in broken:
+            return Infeasible(why="NaN")
+        return formula(found, wanted)
+
+    _, _, verdict = finished(store, shaky, search={"trials": 30, "prune": "off"})
+    assert verdict.compressed is not None and verdict.compressed.pair is not None
+    assert "NaN" in verdict.missing.values() and len(broken) == 1
+
+
 def test_another_controller_goes_on_where_one_was_killed(store: Store) -> None:
-    spec = make_spec(search={"trials": 20})
+    spec = make_spec(search={"trials": 20, "prune": "off"})
     study = study_of(store, spec)
     led, dispatcher = course(store, study, spec, measured(0.1))
     while not twins(store.trials.all(study.id)):
