@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.findings import Finding, State
+from api.kept import kept_line
 from api.output import print_json, screen
 from api.places import require_writable
 from api.service.checkup import check_up, is_configured
@@ -159,6 +160,6 @@ def _study(path: Path) -> Iterator[Finding]:
     space = prepared.space
     yield Finding("models", "ok", f"base and {len(space.experts)} experts fit, {prepared.setup['layer_count']} layers")
     if prepared.packed is not None:
-        yield Finding("memory", "ok", prepared.packed.said)
+        yield Finding("memory", "ok", kept_line(prepared.packed.to_json()))
     yield Finding("tasks", "ok", f"search + holdout documents: {sizes}")
     yield Finding("space", "ok", f"{len(space.groups)} groups, methods {', '.join(m.name for m in space.methods)}")

@@ -32,13 +32,6 @@ class Fitted:
     bits_per_parameter: float
     fingerprints: Mapping[str, str]
 
-    @property
-    def said(self) -> str:
-        """How they are kept, in words."""
-        sizes = f"{decimal(self.bytes_)} instead of {decimal(self.whole_bytes)}"
-        bits = f"{self.bits_per_parameter:.3g} bits a parameter"
-        return f"experts are kept compressed by {self.by.codec}: {bits}, with the base {sizes}"
-
     def to_json(self) -> dict[str, Any]:
         """As a study's setup keeps it."""
         sizes = {"bytes": self.bytes_, "whole_bytes": self.whole_bytes, "bits_per_parameter": self.bits_per_parameter}

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from api.conclusion import conclusion
 from api.embedded import Fingerprinted, prepare, run_study
+from api.kept import kept_line
 from api.output import print_json, screen
 from api.places import require_writable
 from api.progress import RunProgress
@@ -46,7 +47,7 @@ def run_file(
         quiet_libraries()
         prepared = prepare(spec, cache)
     if prepared.packed is not None:
-        console.print(prepared.packed.said, highlight=False, soft_wrap=True)
+        console.print(kept_line(prepared.packed.to_json()), highlight=False, soft_wrap=True)
     store = store or open_home(home)
     cache.save(store.fingerprints)
     progress = RunProgress(store, console)

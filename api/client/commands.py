@@ -11,6 +11,7 @@ from api.client.files import study_to_send
 from api.client.follow import FollowProgress
 from api.client.remote import Change, Found, Remote
 from api.forms import FULL, Form
+from api.kept import kept_line
 from api.output import print_json, screen
 from db.records import DEFAULT_POOL, Trial
 from merging.errors import MergesearchError
@@ -50,6 +51,7 @@ def submit_file(path: Path, remote: Remote, *, follow: bool, as_json: bool) -> N
         print_json(_summary(study))
     else:
         _say(f"study {spec.name} submitted; `mergesearch status {spec.name}` shows how far it is")
+        _say_if_compressed(study)
         _warn_if_idle(study)
 
 
@@ -57,6 +59,7 @@ def follow_study(name: str, remote: Remote, *, as_json: bool) -> None:
     """Show what happens in a study until it is over, then its verdict. Raises as `submit_file`."""
     console = Console(stderr=True)
     study = remote.study(name)
+    _say_if_compressed(study)
     _warn_if_idle(study)
     progress = FollowProgress(remote, name, study["trials_asked"], console)
     try:
@@ -136,6 +139,11 @@ def export_remote(name: str, trial: int | None, to: Path, remote: Remote, form: 
 
 def _say(line: str) -> None:
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_if_compressed(study: Found) -> None:
+    if study.get("compressed"):  # earlier services do not say
+        _say(kept_line(study["compressed"]))
 
 
 def _warn_if_idle(study: Found) -> None:

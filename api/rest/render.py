@@ -60,6 +60,7 @@ def study_detail(store: Store, study: Study) -> StudyDetail:
         spec=study.spec,
         workers=[w for w in workers if pool in w.pools],
         running=running(store, study.id),
+        compressed=study.setup.get("compressed"),
     )
 
 

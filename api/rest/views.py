@@ -55,6 +55,22 @@ class StudySummary(BaseModel):
     finished_at: datetime | None
 
 
+class Packing(BaseModel):
+    """What packs a study's experts."""
+
+    codec: str
+    settings: dict[str, float]
+
+
+class CompressedExperts(BaseModel):
+    """How far a study's experts are compressed: bytes of base and experts, so and as they are."""
+
+    by: Packing
+    bits_per_parameter: float
+    bytes: int
+    whole_bytes: int
+
+
 class EvaluationProgress(BaseModel):
     """How far a running evaluation is; the rate is null until it is known."""
 
@@ -100,6 +116,7 @@ class StudyDetail(StudySummary):
     spec: dict[str, Any] = Field(description="the study file as it was validated, folders absolute")
     workers: list[Worker] = Field(description="live workers that take work of this study's pool")
     running: list[RunningEvaluation]
+    compressed: CompressedExperts | None = Field(description="how its experts are kept; null: as they are")
 
 
 class TrialStep(BaseModel):

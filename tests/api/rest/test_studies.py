@@ -35,6 +35,17 @@ def test_a_finished_study_is_shown(any_site: Site) -> None:
     assert shown["spec"] == study.spec and shown["workers"] == shown["running"] == []
 
 
+def test_a_study_says_how_far_its_experts_are_compressed(any_site: Site) -> None:
+    store = any_site.store
+    plain = a_study(store)
+    assert any_site.get("/v1/studies/test").json()["compressed"] is None
+    sizes = {"bytes": 3, "whole_bytes": 4, "bits_per_parameter": 1.5}
+    packed = {"by": {"codec": "bitdelta", "settings": {"rows": 0}}, **sizes, "fingerprints": {"base": "f"}}
+    store.studies.create("packed", plain.spec, "other", plain.setup | {"compressed": packed}, {})
+    shown = any_site.get("/v1/studies/packed").json()["compressed"]
+    assert shown == {"by": {"codec": "bitdelta", "settings": {"rows": 0.0}}, **sizes}
+
+
 def test_a_running_study_shows_workers_and_progress(any_site: Site) -> None:
     store = any_site.store
     study = a_study(store)
