@@ -72,6 +72,9 @@ def align(
         Path | None, typer.Option(help="Match what units do on these texts, .txt or .jsonl, not their weights.")
     ] = None,
     polish: Annotated[bool, typer.Option("--polish", help="After --texts, go on from there by weights.")] = False,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Rotate the residual stream as --texts say, then match by weights.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the order in which units are matched by weights.")] = 0,
     device: Annotated[str, typer.Option(help="Where the texts are read: cpu, cuda:0 …")] = "cpu",
 ) -> None:
@@ -80,7 +83,7 @@ def align(
     from api.run import require_devices
 
     require_devices((device,))
-    said = align_model(model, like, to, tuple(parts or ("mlp",)), Way(texts, polish, seed, device))
+    said = align_model(model, like, to, tuple(parts or ()), Way(texts, polish, seed, device, rotate))
     Console(stderr=True).print(said, highlight=False, soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from merging.checkpoint import SINGLE, Checkpoint
 from merging.companions import copy_companions
-from merging.configfile import tied
+from merging.configfile import as_bytes, tied
 from merging.errors import InvalidModel
 from merging.fingerprint import is_finite
 from merging.folder import appearing, write_file
@@ -21,7 +21,7 @@ from merging.permuting.apply import permute
 from merging.permuting.decoder import check_parts, specify
 from merging.permuting.matching import Match, Source, cosine, match_weights
 from merging.permuting.specification import Specification
-from merging.weightfiles import write_weights
+from merging.weightfiles import Fill, write_weights
 
 RECORD = "alignment.json"
 SCHEMA = "mergesearch/alignment/v1"
@@ -63,26 +63,19 @@ def align(
         OutputError: `to` exists or cannot be written. Nothing is left behind, whatever is raised.
     """
     with appearing(to) as folder:
-        specification = _specification(expert, reference, parts)
-        sources = _finite(reference, specification), _finite(expert, specification)
+        specification = specify_both(expert, reference, parts)
+        sources = require_finite(reference, specification), require_finite(expert, specification)
         match, said = (find or by_weights())(specification, *sources)
-        _write(expert, specification, match, folder)
+        write_ordered(expert, specification, match, folder)
+        write_beside(expert, folder)
         before, after = (cosine(specification, *sources, orders) for orders in ({}, match.orders))
-        record = {
-            "schema": SCHEMA,
-            "expert": str(expert.path),
-            "reference": str(reference.path),
-            "parts": list(check_parts(parts)),
-            **said,
-            "similarity": {"before": before, "after": after},
-            "permutations": {name: order.tolist() for name, order in match.orders.items()},
-        }
-        write_file(folder / RECORD, json.dumps(record).encode() + b"\n")
+        said = {"parts": list(check_parts(parts)), **said, "similarity": {"before": before, "after": after}}
+        write_record(expert, reference, said, match, folder)
     return match
 
 
-def _specification(expert: Checkpoint, reference: Checkpoint, parts: Sequence[str]) -> Specification:
-    """That of both models.
+def specify_both(expert: Checkpoint, reference: Checkpoint, parts: Sequence[str]) -> Specification:
+    """The permutations of both models.
 
     Raises:
         InvalidModel: they are not built alike where it matters.
@@ -91,17 +84,24 @@ def _specification(expert: Checkpoint, reference: Checkpoint, parts: Sequence[st
         specify({name: model.entry(name).shape for name in model.names}, model.config, parts, model.key)
         for model in (expert, reference)
     )
-    for name in sorted({*made.sites, *other.sites}):
+    names, remedy = sorted({*made.sites, *other.sites}), "align models of one architecture and size"
+    for name in names:
         shapes = [model.entry(name).shape if name in model.names else None for model in (expert, reference)]
-        if shapes[0] != shapes[1] or made.sites.get(name) != other.sites.get(name):
+        if shapes[0] != shapes[1]:
             said = ["missing" if shape is None else f"of shape {list(shape)}" for shape in shapes]
-            problem = f"is {said[0]} here and {said[1]} in the reference, or their heads differ"
-            raise InvalidModel(expert.key, name, problem, "align models of one architecture and size")
+            raise InvalidModel(expert.key, name, f"is {said[0]} here and {said[1]} in the reference", remedy)
+    for name in names:
+        if made.sites.get(name) != other.sites.get(name):
+            raise InvalidModel(expert.key, name, "has other heads here than in the reference", remedy)
     return made
 
 
-def _finite(model: Checkpoint, specification: Specification) -> Source:
-    """The model's tensors, each looked at once."""
+def require_finite(model: Checkpoint, specification: Specification) -> Source:
+    """The model's tensors, each looked at once.
+
+    Raises:
+        InvalidModel: one holds NaN or infinity.
+    """
     for name in sorted(specification.sites):
         if not is_finite(model.tensor(name)):
             problem = f"has NaN or infinity in tensor {name}"
@@ -109,14 +109,31 @@ def _finite(model: Checkpoint, specification: Specification) -> Source:
     return model.tensor
 
 
-def _write(expert: Checkpoint, specification: Specification, match: Match, folder: Path) -> None:
-    """The weights laid out as the expert's, config.json, the tokenizer and the other files beside them."""
+def write_ordered(model: Checkpoint, specification: Specification, match: Match, folder: Path) -> None:
+    """The weights with their units in other orders, laid out as they are."""
 
     def fill(name: str, out: Tensor) -> None:
-        out.copy_(permute(specification, match.orders, name, expert.tensor(name)))
+        out.copy_(permute(specification, match.orders, name, model.tensor(name)))
 
-    files = [(file, [(entry.name, entry.dtype, entry.shape) for entry in held]) for file, held in expert.files()]
-    write_weights(folder, files, fill, indexed=SINGLE not in expert.shards)
+    write_as(model, fill, folder)
+
+
+def write_as(model: Checkpoint, fill: Fill, folder: Path) -> None:
+    """Weights that are laid out as a model's, with its names, shapes and dtypes."""
+    files = [(file, [(entry.name, entry.dtype, entry.shape) for entry in held]) for file, held in model.files()]
+    write_weights(folder, files, fill, indexed=SINGLE not in model.shards)
+
+
+def write_beside(expert: Checkpoint, folder: Path) -> None:
+    """config.json, the tokenizer and the other files of the expert."""
     copy_companions(expert.path, folder)
-    config = tied(dict(expert.config), expert)
-    write_file(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+    write_file(folder / "config.json", as_bytes(tied(dict(expert.config), expert)))
+
+
+def write_record(
+    expert: Checkpoint, reference: Checkpoint, said: Mapping[str, Any], match: Match, folder: Path
+) -> None:
+    """`alignment.json`: the models, what is said of how they were aligned, and the orders."""
+    orders = {name: order.tolist() for name, order in match.orders.items()}
+    models = {"schema": SCHEMA, "expert": str(expert.path), "reference": str(reference.path)}
+    write_file(folder / RECORD, json.dumps({**models, **said, "permutations": orders}).encode() + b"\n")

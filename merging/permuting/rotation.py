@@ -33,7 +33,8 @@ _READERS: Mapping[str, str] = {
     "lm_head": _LAST,
 }
 _WRITERS = ("o_proj", "down_proj")
-EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
+_EMBEDDING = "embed_tokens"
+EMBEDDING, HEAD = f"{_EMBEDDING}.weight", "lm_head.weight"
 
 
 def require_turnable(model: Checkpoint) -> None:
@@ -53,33 +54,58 @@ def turned(model: Checkpoint, turn: Turn, name: str) -> Tensor:
     """One tensor of the model with its stream in other coordinates: those that `turn` leads from to the model's own.
 
     With all tensors so, the stream is rotationᵀ · y / scale wherever the model's was y, and the logits are the same;
-    but for the small number under the norms' root, which counts scale² times as much.
+    but for the small number under the norms' root, which counts scale² times as much. All norms scale by 1.
 
     Args:
         model: one that `require_turnable` lets pass, with its modules called as Llama's.
-        name: of a tensor of its, or `lm_head.weight` where the head is tied to the embedding; not of the embedding.
+        name: of a tensor of its, or `lm_head.weight` where the head is tied to the embedding.
 
     Returns:
         float64 [*shape].
     """
-    path, _, leaf = name.rpartition(".")
-    above, _, module = path.rpartition(".")
-    rotation, offset = turn.rotation, _OFFSETS[model.config["model_type"]]
+    module = _module(name)
     if module in _NORMS:
-        return torch.full(model.entry(name).shape, 1 - offset, dtype=torch.float64)
-    if module in _READERS and leaf == "weight":
-        norm = _norm(model, above, _READERS[module])
-        return model.tensor(_source(model, name)).double() * (norm.double() + offset) @ rotation
+        return torch.full(model.entry(name).shape, 1 - offset(model), dtype=torch.float64)
+    tensor = folded(model, name)
+    if norm_before(model, name) is not None:
+        return tensor @ turn.rotation
+    if module == _EMBEDDING:
+        return tensor @ turn.rotation / turn.scale
     if module in _WRITERS:
-        return rotation.mT @ model.tensor(name).double() / turn.scale
-    return model.tensor(name).double()
+        return turn.rotation.mT @ tensor / turn.scale
+    return tensor
 
 
-def _norm(model: Checkpoint, above: str, norm: str) -> Tensor:
-    """The weight of the norm before a module, which lies in `above`."""
+def folded(model: Checkpoint, name: str) -> Tensor:
+    """One tensor of the model with the scale of the norm before it, if it reads one: what it does to a normed stream.
+
+    Args:
+        model, name: as `turned` has them.
+
+    Returns:
+        float64 [*shape].
+    """
+    tensor, norm = model.tensor(_source(model, name)).double(), norm_before(model, name)
+    return tensor if norm is None else tensor * (model.tensor(norm).double() + offset(model))
+
+
+def norm_before(model: Checkpoint, name: str) -> str | None:
+    """The weight of the norm whose output a tensor reads, by name; None: it reads no norm's."""
+    path, _, leaf = name.rpartition(".")
+    norm = _READERS.get(_module(name)) if leaf == "weight" else None
     if norm == _LAST:
-        return model.tensor(next(name for name in model.names if name in ("model.norm.weight", "norm.weight")))
-    return model.tensor(f"{above.rpartition('.')[0]}.{norm}.weight")
+        return next(name for name in model.names if name in ("model.norm.weight", "norm.weight"))
+    return None if norm is None else f"{path.rpartition('.')[0].rpartition('.')[0]}.{norm}.weight"
+
+
+def offset(model: Checkpoint) -> float:
+    """What the model's norms add to their weight before they scale by it."""
+    return _OFFSETS[model.config["model_type"]]
+
+
+def _module(name: str) -> str:
+    """The last part of the path of a tensor's module."""
+    return name.rpartition(".")[0].rpartition(".")[2]
 
 
 def _source(model: Checkpoint, name: str) -> str:

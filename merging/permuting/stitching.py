@@ -169,3 +169,16 @@ class TurnSums:
         ours, _, theirs = torch.linalg.svd(free)
         rotation = left[:, :kept] @ right[:kept] + left[:, kept:] @ ours @ theirs @ right[kept:]
         return Turn(rotation, math.exp(self._longer / self._count))
+
+    def cosine(self, rotation: Tensor) -> float:
+        """The mean cosine of rotation · x with y over what was added; the identity tells how alike they are unturned.
+
+        Args:
+            rotation: [d, d], orthogonal.
+
+        Raises:
+            ValueError: nothing was added that is not 0.
+        """
+        if not self._count:
+            raise ValueError("no activations were added that are not 0")
+        return float((rotation * self._cross).sum()) / self._count

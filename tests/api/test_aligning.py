@@ -11,13 +11,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from api.aligning import by_activations, by_rotation
 from api.cli import app
-from merging.checkpoint import SINGLE
+from api.given_texts import GivenTexts
+from merging.checkpoint import SINGLE, Checkpoint
 from merging.errors import InvalidInput
 from merging.permuting.apply import inverse, permute
+from merging.permuting.rotating import align_rotated
 from tests.evaluation.unlike.models import draw_texts, write
 from tests.merging.factories import fine_tuned, tiny_llama
-from tests.merging.permuting.decoders import decoder, random_orders, specification, state
+from tests.merging.permuting.decoders import decoder, logits, random_orders, specification, state
+from tests.merging.permuting.rotated import rotated, rotation_of
 
 
 def run(*arguments: object) -> Any:
@@ -130,3 +134,55 @@ def test_options_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     foreign = run("align", tmp_path / "foreign", "--like", tmp_path / "model", *given, "--texts", texts)
     assert isinstance(foreign.exception, InvalidInput) and "use models of one tokenizer" in str(foreign.exception)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "model", "shuffled", "texts.jsonl"]
+
+
+def write_rotated(root: Path) -> Any:
+    """A model, and the same with its stream rotated and the hidden units of its MLPs in another order; the model."""
+    model = decoder()
+    write(model, root / "model")
+    write(shuffled(rotated(model, rotation_of(32, 4))), root / "rotated")
+    return model
+
+
+def test_a_rotated_model_comes_back_and_averages_with_what_it_was(tmp_path: Path) -> None:
+    model, texts = write_rotated(tmp_path), write_texts(tmp_path / "texts.jsonl")
+    given = ["--like", tmp_path / "model", "--to", tmp_path / "aligned", "--texts", texts, "--rotate"]
+    done = run("align", tmp_path / "rotated", *given)
+    assert done.exit_code == 0 and done.stderr.count("now 1.000") == 2 and "guess" not in done.stderr
+    record = json.loads((tmp_path / "aligned" / "alignment.json").read_text())
+    assert record["residual"] == "rotated" and record["by"] == "weights"
+    assert record["parts"] == ["mlp", "attention", "residual"] and record["stream"]["coordinates"] == 32
+    assert record["stream"]["after"] == pytest.approx(1.0) and record["stream"]["before"] < 0.5
+    assert record["texts"]["file"] == str(texts) and record["texts"]["tokens"] > 400
+    assert record["similarity"]["after"] == pytest.approx(1.0)
+    found, wanted = load_file(tmp_path / "aligned" / SINGLE), state(model)
+    mean = {name: (tensor + found[name]) / 2 for name, tensor in wanted.items()}
+    torch.testing.assert_close(logits(decoder(), mean), logits(model), rtol=1e-3, atol=1e-3)
+
+
+def test_a_rotation_without_texts_or_with_polish_is_refused_and_one_by_few_texts_is_told(tmp_path: Path) -> None:
+    write_rotated(tmp_path)
+    texts, given = write_texts(tmp_path / "texts.jsonl", 1), ["--to", tmp_path / "aligned", "--rotate"]
+    models = tmp_path / "rotated", "--like", tmp_path / "model"
+    alone = run("align", *models, *given)
+    assert isinstance(alone.exception, InvalidInput) and "--rotate: goes by what texts say" in str(alone.exception)
+    both = run("align", *models, *given, "--texts", texts, "--polish")
+    assert isinstance(both.exception, InvalidInput) and "changes nothing with --rotate" in str(both.exception)
+    write(decoder("llama, tied"), tmp_path / "tied")
+    tied = run("align", tmp_path / "tied", *models[1:], *given, "--texts", texts)
+    assert isinstance(tied.exception, InvalidInput) and "MODEL: " in str(tied.exception)
+    assert not (tmp_path / "aligned").exists()
+    few = run("align", *models, *given, "--texts", texts)
+    assert few.exit_code == 0 and "for 32 coordinates: the rotation is a guess" in few.stderr
+
+
+def test_units_of_a_rotated_model_can_be_matched_by_what_they_do(tmp_path: Path) -> None:
+    write_rotated(tmp_path)
+    texts = GivenTexts.read(write_texts(tmp_path / "texts.jsonl"))
+    models = Checkpoint(tmp_path / "rotated"), Checkpoint(tmp_path / "model")
+    turning = by_rotation(*models, texts, "cpu")
+    by_weights = align_rotated(*models, tmp_path / "weights", turning, parts=("mlp",))
+    find = by_activations(*models, texts, "cpu")
+    by_texts = align_rotated(*models, tmp_path / "texts", turning, parts=("mlp",), find=find)
+    assert all(torch.equal(order, by_weights.orders[name]) for name, order in by_texts.orders.items())
+    assert json.loads((tmp_path / "texts" / "alignment.json").read_text())["by"] == "activations"

@@ -168,3 +168,15 @@ def test_a_rotation_of_nothing_is_refused() -> None:
     still.add(draw(4, 2, seed=11), torch.ones(4, 2))
     with pytest.raises(ValueError, match="never change"):
         still.explained(still.solve())
+
+
+def test_how_alike_directions_are_is_the_mean_of_their_cosines() -> None:
+    x, y = draw(30, 4, seed=12), draw(30, 4, seed=13)
+    made = turns(x, y, 7)
+    rotation = made.solve().rotation
+    for each in (torch.eye(4, dtype=torch.float64), rotation):
+        wanted = torch.nn.functional.cosine_similarity(x @ each.mT, y).mean()
+        assert made.cosine(each) == pytest.approx(float(wanted))
+    assert made.cosine(rotation) > made.cosine(torch.eye(4, dtype=torch.float64))
+    with pytest.raises(ValueError, match="not 0"):
+        TurnSums(4).cosine(rotation)
