@@ -1,6 +1,7 @@
 """What can be made of an expert that was trained from another start: averages, alignment, least squares, wider MLPs.
 
     python -m benchmarks.unlike [--preset tiny] [--zoo FOLDER] [--starts 3] [--skill srt] [--other add]
+                                [--ways "aligned by weights,rotated"]
 
 A stranger is the zoo's expert of a skill, trained once more from other random weights (`zoo.strangers`). It is merged,
 half and half, with the zoo's own expert of that skill, and with one of another skill; the study's tasks are the skills
@@ -46,7 +47,8 @@ from zoo.tasks import METRICS
 RATIOS = (0.25, 0.5, 1.0)
 MANY = {"documents": 1024}
 AVERAGE, FITTED = "average", "`pleas_pp`"
-BY_WEIGHTS, BY_TEXTS = "aligned by weights", "aligned by activations"
+BY_WEIGHTS, BY_TEXTS, ROTATED = "aligned by weights", "aligned by activations", "rotated"
+WAYS = (BY_WEIGHTS, BY_TEXTS, ROTATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +125,17 @@ def _suite(zoo: Zoo, skills: Sequence[str]) -> Suite:
     return load_suite(parse_study(content))
 
 
-def rows(zoo: Zoo, skill: str, other: str, stranger: Path, folder: Path) -> Iterator[tuple[str, Result]]:
+def rows(
+    zoo: Zoo, skills: tuple[str, str], stranger: Path, folder: Path, ways: Sequence[str]
+) -> Iterator[tuple[str, Result]]:
     """Every row with one stranger, in turn.
 
     Args:
-        skill: the stranger's.
-        other: that of the zoo's expert it is merged with.
+        skills: the stranger's, and that of the zoo's expert it is merged with.
+        folder: an empty one.
+        ways: of `WAYS`.
     """
+    skill, other = skills
     bed, expert = Bed(zoo, (other, skill)), zoo.experts[other]
     yield f"the zoo's `{other}`", bed.folder(expert)
     if other != skill:
@@ -139,10 +145,11 @@ def rows(zoo: Zoo, skill: str, other: str, stranger: Path, folder: Path) -> Iter
     yield "the stranger", bed.folder(stranger)
     yield f"as they are: {AVERAGE}", bed.merge(expert, stranger, "linear")
     yield from _fitted("as they are", bed, expert, stranger)
-    ways = {BY_WEIGHTS: Way(), BY_TEXTS: Way(texts=bed.texts(folder / "texts.jsonl"))}
-    for number, (name, way) in enumerate(ways.items()):
+    texts = bed.texts(folder / "texts.jsonl")
+    known = {BY_WEIGHTS: Way(), BY_TEXTS: Way(texts=texts), ROTATED: Way(texts=texts, rotate=True)}
+    for number, name in enumerate(ways):
         aligned = folder / f"aligned-{number}"
-        align_model(stranger, expert, aligned, ("all",), way)
+        align_model(stranger, expert, aligned, ("all",), known[name])
         yield f"{name}: {AVERAGE}", bed.merge(expert, aligned, "linear")
         for ratio in RATIOS:
             yield f"{name}: {AVERAGE}, {ratio:.0%} of the MLPs' units apart", bed.wider(expert, aligned, ratio)
@@ -158,14 +165,14 @@ def _fitted(name: str, bed: Bed, first: Path, second: Path) -> Iterator[tuple[st
     yield f"{name}: {FITTED}, `texts: all`", bed.merge(first, second, "pleas_pp", texts="all")
 
 
-def run(zoo: Zoo, skill: str, other: str, starts: int) -> dict[str, list[Result]]:
+def run(zoo: Zoo, skill: str, other: str, starts: int, ways: Sequence[str]) -> dict[str, list[Result]]:
     """Every row with the strangers of so many starts."""
     found: dict[str, list[Result]] = {}
     for start in range(1, starts + 1):
         stranger = train_stranger(zoo.folder, skill, start)
         with tempfile.TemporaryDirectory() as folder:
             os.environ[VARIABLE] = folder
-            for name, result in rows(zoo, skill, other, stranger, Path(folder)):
+            for name, result in rows(zoo, (skill, other), stranger, Path(folder), ways):
                 found.setdefault(name, []).append(result)
                 print(f"{other}, start {start}: {name} {result}", file=sys.stderr, flush=True)
     return found
@@ -187,12 +194,13 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--skill", default="srt")
     parser.add_argument("--other", default="add")
+    parser.add_argument("--ways", type=lambda text: tuple(text.split(",")), default=WAYS)
     settings = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         zoo = build(settings.zoo or Path(folder), preset=settings.preset)
         for other in (settings.skill, settings.other):
-            found = run(zoo, settings.skill, other, settings.starts)
+            found = run(zoo, settings.skill, other, settings.starts, settings.ways)
             title = f"`{other}` of the zoo and `{settings.skill}` of another start, {settings.starts} starts"
             show(title, ["merge", "holdout", "loss"], table(found))
 
