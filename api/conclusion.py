@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from rich.filesize import decimal
 
+from merging.compression import Compression
 from search.starts import UNIFORM
 from search.verdict import Compressed, Finalist, Verdict
 
@@ -103,10 +104,13 @@ def _compression(verdict: Verdict) -> Iterator[str]:
     if packed is None:
         return
     sizes = f"{decimal(packed.bytes_)} instead of {decimal(packed.whole_bytes)}"
+    loss = ", without loss" if Compression(codec=packed.codec).lossless else ""
     yield (
-        f"The search kept its experts compressed ({packed.codec}, {packed.bits_per_parameter:.3g} bits a parameter; "
-        f"with the base {sizes})."
+        f"The search kept its experts compressed ({packed.codec}{loss}, {packed.bits_per_parameter:.3g} bits a "
+        f"parameter; with the base {sizes})."
     )
+    if Compression(codec=packed.codec).lossless:
+        return
     if packed.pair is None or packed.search_cost is None or packed.holdout_cost is None:
         yield "No recipe could be scored both so and with the experts as they are: what that costs is not known."
         return

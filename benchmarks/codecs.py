@@ -1,6 +1,7 @@
 """What keeping experts compressed costs: each codec's size, its time, and the score of a search's winner, on the zoo.
 
-    python -m benchmarks.codecs [--seeds 3] [--trials 40] [--method task_arithmetic] [--zoo FOLDER] [--jobs 2]
+    python -m benchmarks.codecs [--seeds 3] [--trials 40] [--method task_arithmetic] [--codecs bitdelta,xor]
+                                [--zoo FOLDER] [--jobs 2]
 
 For each codec and seed (of the split and of the sampler) a whole study whose experts are kept compressed: its best
 recipe, the same recipe from the experts as they are, and how the better of the two on the search documents compares
@@ -91,7 +92,7 @@ def run_seed(zoo: Zoo, settings: argparse.Namespace, seed: int) -> Found:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     found: Found = {}
-    for by in (None, *CODECS):
+    for by in (None, *(by for by in CODECS if by.codec in settings.codecs)):
         name = label(by) if by else "as they are"
         with tempfile.TemporaryDirectory() as folder:
             os.environ[VARIABLE] = folder  # packed anew for each
@@ -119,8 +120,11 @@ def _study(zoo: Zoo, plan: Plan, seed: int) -> Result:
 
 def _pair(verdict: Verdict, packing: float) -> Result:
     packed = verdict.compressed
-    assert packed is not None and packed.pair is not None, "the zoo's merges can be scored"
-    small, whole = (verdict.of(number) for number in packed.pair)
+    assert packed is not None
+    if packed.pair is None:  # nothing was lost
+        small = whole = verdict.of(verdict.winner)
+    else:
+        small, whole = (verdict.of(number) for number in packed.pair)
     size = (packed.bits_per_parameter, packed.bytes_ / packed.whole_bytes)
     return Result(small.search, small.holdout, *size, packing, whole.search, whole.holdout)
 
@@ -209,6 +213,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--method", default="task_arithmetic")
+    parser.add_argument("--codecs", type=lambda text: tuple(text.split(",")), default=tuple(by.codec for by in CODECS))
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--zoo", type=Path)
     parser.add_argument("--jobs", type=int, default=2)

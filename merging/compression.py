@@ -23,6 +23,11 @@ class Compression(BaseModel):
     def _bare_name(cls, value: Any) -> Any:
         return {"codec": value} if isinstance(value, str) else value
 
+    @property
+    def lossless(self) -> bool:
+        """Whether the experts come back bit for bit."""
+        return codec(self.codec).lossless
+
     def checked(self, key: str) -> "Compression":
         """The same with every setting of the codec.
 

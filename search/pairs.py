@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from db.records import Study, Trial
 from db.store import Store
 from search.ranked import ranked
-from search.twins import searched, twins
+from search.twins import is_lossy, searched, twins
 
 
 def best_compressed(store: Store, study: Study, trials: Sequence[Trial]) -> Iterator[Trial]:
-    """A complete trial for each recipe of compressed experts, best first; none where the study compresses nothing."""
-    if "compressed" not in study.setup:
+    """A complete trial for each recipe of compressed experts, best first; none where they lost nothing."""
+    if not is_lossy(study):
         return
     seen: set[int] = set()
     for trial in ranked(store, study, searched(trials)):

@@ -16,7 +16,7 @@ from evaluation.statistics import Measure, closed_aggregation, restricted
 from search.judge import Judge, violation
 from search.racing.contract import Incumbent
 from search.starts import is_baseline
-from search.twins import is_twin
+from search.twins import is_lossy, is_twin
 
 Scores = tuple[TaskScore, ...]
 LEAST_FOR_A_LINE = 3  # proxies, all different
@@ -38,7 +38,7 @@ class Standings:
         names: Mapping[str, str] = study.setup.get("aggregations", {})
         self.proxied: bool = study.setup.get("proxy", False)
         self._aggregations = {task: closed_aggregation(name) for task, name in names.items()}
-        self._packed = "compressed" in study.setup
+        self._lossy = is_lossy(study)
         self._complete: dict[int, Trial] = {}
         self._values: dict[int, dict[int, float]] = {}  # by rung, by number
         self._incumbent: Incumbent | None = None
@@ -54,8 +54,8 @@ class Standings:
         return self._judge.measure(self._aggregations)
 
     def counts(self, trial: Trial) -> bool:
-        """Whether trials are stopped in comparison with it: not where theirs are compressed experts and its are not."""
-        return not self._packed or not (is_baseline(trial.origin) or is_twin(trial))
+        """Whether trials are stopped in comparison with it: not where their experts lost something and its did not."""
+        return not self._lossy or not (is_baseline(trial.origin) or is_twin(trial))
 
     def note(self, trial: Trial) -> None:
         """Take note of a trial as it is now: added, promoted, told or rescored."""

@@ -67,8 +67,8 @@ def is_baseline(origin: str) -> bool:
 
 
 def _whole(start: Start) -> Start:
-    """A baseline is what a user has without a search: never of compressed experts, which alone the space reaches."""
-    if start.recipe.compress is None:
+    """A baseline is what a user has without a search: not of experts that lost something, which the space is of."""
+    if start.recipe.compress is None or start.recipe.compress.lossless:
         return start
     return Start(start.origin, start.recipe.model_copy(update={"compress": None}), None)
 

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
-from db.records import ORIGINALS, Trial
+from db.records import ORIGINALS, Study, Trial
+from merging.compression import Compression
+
+
+def is_lossy(study: Study) -> bool:
+    """Whether the study keeps its experts in a form that lost something."""
+    packed = study.setup.get("compressed")
+    return packed is not None and not Compression.model_validate(packed["by"]).lossless
 
 
 def twin_origin(number: int) -> str:

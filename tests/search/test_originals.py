@@ -164,6 +164,26 @@ def test_a_study_that_compresses_nothing_has_no_such_trials(store: Store) -> Non
     assert all(recipe(store, t).compress is None for t in end.trials)
 
 
+def test_where_nothing_is_lost_the_search_is_what_it_is_without(store: Store) -> None:
+    spec = make_spec(search={"strategy": "tpe", "trials": 25})
+    exact = {**PACKED, "by": {"codec": "xor", "settings": {}}}
+    made = create_race(store, spec)
+    sets = store.studies.documents(made.id)
+    packed = store.studies.create("packed", made.spec, "d", {**made.setup, "compressed": exact}, sets)
+    bare = answers(lambda recipe: quality(recipe, 0.0))
+    found = []
+    for study in (made, packed):
+        led, dispatcher = course(store, study, spec, lambda recipe, wanted: bare(_plain(recipe), wanted))
+        end = led.run(dispatcher)
+        found.append([(t.origin, t.state, t.value, t.params, t.estimate) for t in end.trials])
+        assert not end.finalists.pair
+    assert found[0] == found[1]
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"compress": None})
+
+
 def test_one_recipe_is_built_from_the_originals_once(store: Store) -> None:
     sections: dict[str, Any] = {"space": {"methods": ["layer_swap"]}, "search": {"trials": 16}}
     _, end, _ = finished(store, measured(0.1), **sections)
