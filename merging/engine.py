@@ -187,6 +187,8 @@ class Engine:
         """What the method prepares from the deltas, made once for each value of what it depends on."""
         merge, part = plan.merge, plan.part
         measured = merge.readings.digests if merge.readings else ()
+        if merge.readings and merge.readings.growing:  # nobody will ask for it again
+            return code.prepare(deltas(), merge.parameters, context)
         key = ("prepared", part.name, part.base, part.experts, merge.method, merge.prepare, measured)
         return self._kept.get(key, lambda: code.prepare(deltas(), merge.parameters, context))
 

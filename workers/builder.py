@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from evaluation.artefacts.workshop import Workshop
 from evaluation.suite import Suite
 from merging.artefacts.request import Request
+from merging.artefacts.shelf import MissingArtefact
 from merging.compression import Compression
 from merging.models import ModelSet
 from merging.recipe import Recipe
@@ -51,6 +53,9 @@ class Builder:
     ) -> None:
         used, total = memory()
         room = max(1 << 30, (total - used) // 8)  # for masks and decompositions that candidates share
+        devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+        if devices:  # they lie there
+            room = min(room, sum(torch.cuda.mem_get_info(device)[0] for device in devices) // 8)
 
         def form(writer: ResidentModel) -> _Form:
             return _Form(writer, Workshop(writer.models, writer, live, tokenizer, tensors))
@@ -60,17 +65,27 @@ class Builder:
         if packed is not None:
             self._whole = form(ResidentModel(models, tensors, memo_bytes=0, streamed=True))
         self._holds: _Form | None = None
+        self._unseen = False  # the live model may hold what nobody was told of
 
     def build(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> bool:
-        """Write the candidate into the live model; whether anything there changed.
+        """Write the candidate into the live model; whether anything there changed since the last that was built.
 
         What its methods want to know of the suite's search documents is measured first.
         """
-        self.measure(recipe, suite, on_measuring)
-        return bool(self._form(recipe).writer.apply(recipe).tensors)
+        try:
+            self.measure(recipe, suite, on_measuring)
+            built = self._form(recipe).writer.apply(recipe)
+        except MissingArtefact:  # others removed it meanwhile: only the latest are kept
+            self.measure(recipe, suite, on_measuring)
+            built = self._form(recipe).writer.apply(recipe)
+        unseen, self._unseen = self._unseen, False
+        return bool(built.tensors) or unseen
 
     def measure(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> None:
-        """Measure what the recipe's methods want to know of the suite's search documents, if nobody has."""
+        """Measure what the recipe's methods want to know of the suite's search documents, if nobody has.
+
+        It is measured in the live model, which then holds something else.
+        """
         form = self._form(recipe)
         missing, done = form.workshop.missing(recipe), 0
 
@@ -78,6 +93,7 @@ class Builder:
             nonlocal done  # others may have measured some meanwhile, or removed some
             done = missing.index(request) if request in missing else done
 
+        self._unseen = self._unseen or bool(missing)
         form.workshop.ensure(recipe, suite, lambda: on_measuring(done, len(missing)), begun)
 
     def _form(self, recipe: Recipe) -> _Form:

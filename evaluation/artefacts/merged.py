@@ -77,6 +77,7 @@ class Merged:
         """Bytes of one layer's sums and of one layer of all experts, and of all states."""
         size = next(self.subject.model.parameters()).element_size()
         sums = max((sum(map(self._bytes, layers)) for layers in self.inputs), default=0) * len(self.experts)
+        sums += max((self._bytes(layer) for layers in self.inputs for layer in layers), default=0)  # those that run
         twins = max(sum(p.numel() for p in layer.parameters()) for layer in self.stack) * len(self.experts) * size
         width = max((layer.width for layers in self.inputs for layer in layers), default=0)
         return sums + twins + 2 * size * self._positions * width
@@ -185,11 +186,12 @@ class Merged:
         for theirs, ours in seen:
             gram.add(ours, ours)
             cross.add(theirs, ours)
+        means = {"gram": gram.means(), "cross": cross.means()}  # one copy for all matrices that see this input
         return {
             f"{fingerprint}/{stored_name(name, f'{kind}.{i}')}": mean
             for name in layer.names
-            for kind, products in (("gram", gram), ("cross", cross))
-            for i, mean in enumerate(products.means())
+            for kind, parts in means.items()
+            for i, mean in enumerate(parts)
         }
 
     def _build(self, found: Mapping[str, Tensor], where: Callable[[Place], bool]) -> None:

@@ -89,7 +89,8 @@ def stack_of(model: Any, joint: Joint, kind: ArtefactKind) -> list[nn.Module]:
     """
     method, other = _METHODS[kind]
     if sum(one.kind in OF_RECIPE for one in requests(joint.recipe, joint.models)) > 1:
-        problem, remedy = "is measured with other settings in another group", "give all groups the same"
+        problem = "goes through the model beside another method, or other settings of its own, that does"
+        remedy = "give all groups the same"
         raise InvalidRecipe("method", method, problem, remedy)
     count = joint.models.layout.layer_count
     lists = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]

@@ -75,8 +75,11 @@ class JoinedModel:
         seen: dict[str, Tensor] = {}
         with tapped({"x": self._pair.ours.stream(self._after)}, seen.__setitem__):
             self._pair.ours.live.base_model(input_ids=input_ids, use_cache=False)
-        with replaced(self._pair.theirs.stream(self._after).module, lambda: mapped(self._stitch, seen["x"])):
-            return self._pair.theirs.live(input_ids=input_ids, use_cache=False)
+        back = self._pair.theirs.live
+        with replaced(
+            self._pair.theirs.stream(self._after).module, lambda: mapped(self._stitch, seen["x"]).to(back.dtype)
+        ):
+            return back(input_ids=input_ids, use_cache=False)
 
 
 def mapped(stitch: Stitch, x: Tensor) -> Tensor:
@@ -146,7 +149,7 @@ def judge(pair: Pair, after: int, texts: list[Text], ways: Mapping[str, Stitch])
             with tapped({name: side.stream(after)}, seen.__setitem__):
                 nats[name] = _nats(side.live, batch)
         for name, stitch in ways.items():
-            output = mapped(stitch, seen["front"])
+            output = mapped(stitch, seen["front"]).to(seen["back"].dtype)
             with replaced(pair.theirs.stream(after).module, lambda output=output: output):  # type: ignore[misc]
                 nats[name] = _nats(pair.theirs.live, batch)
         sums.streams.add(*(unpadded(seen[name], batch) for name in ("front", "back")))

@@ -18,7 +18,7 @@ from evaluation.live import live_tensors, load_live
 from evaluation.lm.budget import Budget
 from evaluation.unlike.taps import Tap
 from merging.checkpoint import Checkpoint
-from merging.errors import InvalidModel
+from merging.errors import InvalidModel, InvalidStudy
 
 MOST_POSITIONS = 8192
 """Of one batch: what a layer computes of it is held until the other model has read it, too."""
@@ -89,6 +89,7 @@ class Pair:
         """Texts as token ids, long ones in pieces; what is left over with less than two tokens is left out.
 
         Raises:
+            InvalidStudy: nothing is left.
             InvalidModel: the two tokenizers do not agree on a text, or a model has no row for one of its tokens.
         """
         found = []
@@ -100,6 +101,9 @@ class Pair:
                 raise InvalidModel(self.theirs.checkpoint.key, str(self.theirs.checkpoint.path), problem, remedy)
             pieces = (ids[first : first + self.window] for first in range(0, len(ids), self.window))
             found += [Text(piece[:1], piece[1:]) for piece in pieces if len(piece) > 1]
+        if not found:
+            problem, remedy = "give no sequence of two tokens", "give more of what the models are for"
+            raise InvalidStudy("--texts", len(texts), problem, remedy)
         for side in (self.ours, self.theirs):
             _require_rows(side, max((max(*text.context, *text.answer) for text in found), default=0))
         return found

@@ -32,6 +32,11 @@ class Readings:
     fingerprints: Sequence[str]
     digests: tuple[Hashable, ...]
 
+    @property
+    def growing(self) -> bool:
+        """Whether one of them is still in the making."""
+        return any(isinstance(each, Growing) for each in self.artefacts.values())
+
     def of(self, part: Part) -> "TensorReadings":
         """What they say of one tensor of the result."""
         return TensorReadings(self, part)
@@ -47,6 +52,8 @@ class TensorReadings:
     def tensor(self, kind: ArtefactKind, expert: int, part: str = "") -> Tensor | None:
         """As `Measured.tensor`."""
         name = stored_name(self.part.experts[expert], part)
+        if kind == "common inputs" and len(set(self.part.experts)) > 1:
+            return None  # its products are of one layer in all experts
         if kind in JOINT:
             return self.readings.artefacts[kind, ""].tensor(f"{self.readings.fingerprints[expert]}/{name}")
         return self.readings.artefacts[kind, self.readings.experts[expert]].tensor(name)

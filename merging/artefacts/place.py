@@ -59,12 +59,28 @@ def locked(place: Path, waiting: Callable[[], None] | None = None) -> Iterator[N
     Args:
         waiting: called now and then while another process holds it; what it raises ends the waiting.
     """
-    with place.with_suffix(".lock").open("w", encoding="utf-8") as file:
-        while waiting is not None and not _taken(file):
-            waiting()
-            time.sleep(_LOOK_SECONDS)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with lock_of(place).open("w", encoding="utf-8") as file:
+            while waiting is not None and not _taken(file):
+                waiting()
+                time.sleep(_LOOK_SECONDS)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is(file, lock_of(place)):  # else it was removed, and others hold a new one
+                yield
+                return
+
+
+def lock_of(place: Path) -> Path:
+    """The file that is locked by whoever makes the place."""
+    return place.with_suffix(".lock")
+
+
+def _is(file: TextIO, path: Path) -> bool:
+    """Whether the open file is the one that lies there now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _taken(file: TextIO) -> bool:

@@ -5,9 +5,10 @@ deleted at any time, and is then measured again.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from merging.artefacts.place import locked, places, writable
+from merging.artefacts.place import lock_of, locked, places, writable
 from merging.artefacts.request import OF_RECIPE, Request
 from merging.errors import InvalidModel, InvalidRecipe
 from merging.folder import appearing, write_file
@@ -85,6 +86,7 @@ class Shelf:
     def __init__(self, models: Mapping[str, Path]) -> None:
         self._models = models
         self._open: dict[str, Artefact | Growing] = {}
+        self._latest: dict[str, str] = {}  # of each kind that belongs to single recipes, the one that is open
 
     def find(self, request: Request) -> Artefact | Growing | None:
         """The artefact, if it was ever finished."""
@@ -94,7 +96,17 @@ class Shelf:
             if place is None:
                 return None
             self._open[digest] = Artefact(place)
+            if request.kind in OF_RECIPE:
+                self._used(request, place)
         return self._open[digest]
+
+    def _used(self, request: Request, place: Path) -> None:
+        """The last used are kept, and one is open: what is removed frees the disk once nobody maps it."""
+        with suppress(OSError):
+            os.utime(place / MANIFEST)
+        before, self._latest[request.kind] = self._latest.get(request.kind), request.digest
+        if before is not None and before != request.digest:
+            self._open.pop(before, None)
 
     def require(self, request: Request) -> Artefact | Growing:
         """The artefact.
@@ -158,4 +170,4 @@ def _thin(place: Path) -> None:
     for manifest in found[:-MOST_OF_RECIPES]:
         manifest.unlink(missing_ok=True)
         shutil.rmtree(manifest.parent, ignore_errors=True)
-        manifest.parent.with_suffix(".lock").unlink(missing_ok=True)
+        lock_of(manifest.parent).unlink(missing_ok=True)

@@ -63,6 +63,8 @@ def times(weight: Tensor, products: Tensor) -> Tensor:
 
 def _solved(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
     """X with X · (gram + ridge · mean(diag gram) · I) = moment; of many the smallest."""
+    if not (torch.isfinite(gram).all() and torch.isfinite(moment).all()):
+        return torch.full_like(moment, torch.nan)  # a model before it overflowed: the candidate is none
     damped = gram.clone()
     damped.diagonal().add_(ridge * gram.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(damped)

@@ -118,6 +118,9 @@ def _write(front: Checkpoint, back: Checkpoint, after: int, turn: Turn, folder: 
 
     def fill(name: str, out: Tensor) -> None:
         out.copy_(front.tensor(name) if name in ours else turned(back, turn, name))
+        if not bool(torch.isfinite(out).all()):
+            problem = f"stores {name} as {out.dtype}, which cannot hold it in the front's coordinates"
+            raise InvalidModel(back.key, str(back.path), problem, "save the model as float32, then join it")
 
     files = [(file, [shape(entry.name, entry.dtype, entry.shape) for entry in held]) for file, held in back.files()]
     if HEAD not in back.names:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,12 +16,12 @@ from db.trials import NewTrial
 from evaluation.result import Scored
 from merging.artefacts.place import VARIABLE
 from merging.artefacts.shelf import MANIFEST
-from merging.recipe import Recipe
+from merging.recipe import GroupMerge, Recipe
 from search.study import load_study
 from tests.search.factories import leading
 from tests.workers.test_benches import whole
 from workers.evaluator import Evaluator, evaluate
-from workers.heart import Heart
+from workers.heart import Heart, LeaseLost
 from workers.model_bench import ModelBenches
 from zoo.make import Zoo
 from zoo.study import write_study
@@ -100,6 +101,40 @@ def test_a_cancelled_study_is_measured_no_further(
     assert isinstance(fresh, Scored)
     items = ({score.task: score.items for score in found.scores} for found in (outcome, fresh))
     assert next(items) == next(items), "nothing of what was given up is left in the live model"
+
+
+def test_what_measuring_left_behind_is_handed_on(
+    nano: Zoo, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, recipe = a_study(nano, store, tmp_path, "first", "fisher")
+    benches, taken = ModelBenches(store, "cpu"), list[bool]()
+    bench = benches.bench(study.id)
+    resident = benches._resident
+    assert resident is not None
+    monkeypatch.setattr(resident, "_engine", SimpleNamespace(take=lambda: taken.append(True), close=lambda: None))
+
+    def lost(done: int, total: int) -> None:
+        raise LeaseLost
+
+    with pytest.raises(LeaseLost):
+        bench.build(recipe, lost)
+    first = next(iter(recipe.experts))  # which the live model holds now, and the engine does not
+    alone = recipe.model_copy(
+        update={
+            "suite": "",
+            "groups": (
+                GroupMerge(
+                    layers=(0, recipe.layer_count),
+                    method="linear",
+                    weights={n: float(n == first) for n in recipe.experts},
+                ),
+            ),
+        }
+    )
+    bench.build(alone, lambda done, total: None)
+    assert taken == [True]
+    bench.build(alone, lambda done, total: None)
+    assert taken == [True], "nothing has changed since"
 
 
 def test_a_lost_lease_ends_the_measuring_and_the_next_measures_anew(

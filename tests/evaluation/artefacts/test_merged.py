@@ -122,6 +122,13 @@ def test_products_and_merge_are_those_of_whole_passes(models: ModelSet) -> None:
         assert_close(tensor, merged[name], rtol=1e-2, atol=1e-3)
 
 
+def test_what_is_built_on_the_way_is_not_remembered(models: ModelSet) -> None:
+    live, resident = opened(models)
+    taken(measurement(models, a_recipe(models), live, resident))
+    memo = resident._engine._kept  # what candidates share
+    assert memo.used == 0 and not memo._rows
+
+
 def test_values_come_in_the_order_of_the_shapes(models: ModelSet) -> None:
     found = measurement(models, a_recipe(models), *opened(models))
     assert [name for name, _ in found.values()] == [name for name, _, _ in found.shapes]

@@ -86,6 +86,17 @@ def test_what_is_judged_is_what_each_model_says_of_each_text(tmp_path: Path) -> 
     assert maps.tokens == sum(text.positions for text in texts)
 
 
+@pytest.mark.parametrize("half", ["front", "back"])
+def test_models_of_two_dtypes_are_judged(tmp_path: Path, half: str) -> None:
+    front, back = decoder(seed=1), decoder(seed=2)
+    (front if half == "front" else back).to(torch.bfloat16)
+    pair = pair_of(tmp_path, front, back)
+    texts = pair.encode(TEXTS[:6])
+    maps = fit(pair, 1, texts)
+    found = judge(pair, 1, texts, {"orthogonal": maps.turn.stitch})
+    assert found.loss["orthogonal"] == pytest.approx(nats(JoinedModel(pair, 1, maps.turn.stitch), texts), rel=1e-2)
+
+
 def test_a_map_onto_the_stream_itself_gives_back_the_back(tmp_path: Path) -> None:
     model, rotation = decoder(), rotation_of(WIDTH, 6)
     pair = pair_of(tmp_path, model, rotated(model, rotation))

@@ -9,7 +9,7 @@ from evaluation.artefacts.texts import Text
 from evaluation.unlike.pair import Side, open_pair
 from evaluation.unlike.taps import replaced, tapped, unpadded
 from merging.checkpoint import Checkpoint
-from merging.errors import InvalidModel
+from merging.errors import InvalidModel, InvalidStudy
 from tests.evaluation.unlike.models import LETTERS, pair_of, write
 from tests.merging.permuting.decoders import decoder, logits
 
@@ -27,6 +27,12 @@ def test_tokenizers_that_do_not_agree_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match=r"other tokens than .*ours gives it; use models of one tokenizer") as error:
         pair.encode(["n", "abc"])  # the letter in the middle is the same in both
     assert error.value.key == "MODEL" and "'abc'" in error.value.problem
+
+
+def test_texts_without_a_sequence_are_refused(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, decoder(), decoder(seed=2))
+    with pytest.raises(InvalidStudy, match=r"--texts: 1 give no sequence of two tokens; give more"):
+        pair.encode(["a"])
 
 
 def test_tokens_without_a_row_are_refused(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
 """Where artefacts lie: whole or not at all, found again, made once, and read by merges."""
 
+import gc
 import json
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from merging.artefacts.place import VARIABLE
+from merging.artefacts.place import VARIABLE, lock_of, locked
 from merging.artefacts.request import Request
-from merging.artefacts.shelf import MANIFEST, TENSORS, Artefact, MissingArtefact, Shelf, finish
+from merging.artefacts.shelf import MANIFEST, MOST_OF_RECIPES, TENSORS, Artefact, MissingArtefact, Shelf, finish
 from merging.engine import Engine
 from merging.errors import InvalidModel, OutputError
 from merging.export import export
@@ -110,6 +112,49 @@ def test_who_waits_may_stop_waiting(shelf: Shelf) -> None:
     assert len(looks) == 2 and shelf.find(REQUEST) is not None
     with shelf.making(REQUEST, waiting) as folder:
         assert folder is None and len(looks) == 2, "nobody held it"
+
+
+def test_of_what_belongs_to_recipes_the_last_used_stay_and_one_is_open(shelf: Shelf, tmp_path: Path) -> None:
+    def request(number: int) -> Request:
+        return Request("merged inputs", "", (str(number),), "c", SUITE, ())
+
+    def make_one(number: int) -> None:
+        with shelf.making(request(number)) as folder:
+            assert folder is not None
+            fill(folder)
+
+    first, *others = range(MOST_OF_RECIPES + 1)
+    for number in (first, *others[:-1]):
+        make_one(number)
+        held = weakref.ref(shelf.require(request(number)))
+    fresh = Shelf({"": tmp_path / "base", "a": tmp_path / "a"})
+    assert fresh.find(request(first)) is not None, "used again, it is the latest"
+    make_one(others[-1])
+    places = (tmp_path / "base" / ".mergesearch").glob(f"*/{MANIFEST}")
+    kept = {f"merged-inputs-{request(number).digest}" for number in (first, *others[1:])}
+    assert {place.parent.name for place in places} == kept
+    assert shelf.find(request(others[-1])) is not None
+    gc.collect()
+    assert held() is None, "files that are removed are mapped by nobody"
+
+
+def test_a_lock_that_was_removed_is_no_lock(shelf: Shelf, tmp_path: Path) -> None:
+    place, inside = tmp_path / "a" / "thing", list[str]()
+    waits = threading.Event()
+
+    def other() -> None:
+        with locked(place, waits.set):
+            inside.append("other")
+
+    with locked(place):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert waits.wait(30)
+        lock_of(place).unlink()
+        with locked(place):  # of a new file
+            assert not inside
+    thread.join(30)
+    assert inside == ["other"] and lock_of(place).exists()
 
 
 def test_no_place_at_all_is_one_clear_error(shelf: Shelf, tmp_path: Path) -> None:
