@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import search.originals
 from db.records import Study, Trial
 from db.store import Store
 from evaluation.result import Failed, Infeasible, Scored
@@ -53,8 +54,8 @@ def study_of(store: Store, spec: StudySpec) -> Study:
 def course(store: Store, study: Study, spec: StudySpec, evaluate: Measured) -> tuple[Course, InlineDispatcher]:
     space = space_of(study)
     dispatcher = InlineDispatcher(store, evaluate)
-    search = Search(study, spec, 1, space, *open_search(spec, space), lambda told: None)
-    return Course(search, leading(store, study.id), store, dispatcher.announce), dispatcher
+    found = Search(study, spec, 1, space, *open_search(spec, space), lambda told: None)
+    return Course(found, leading(store, study.id), store, dispatcher.announce), dispatcher
 
 
 def finished(store: Store, evaluate: Measured, **sections: Any) -> tuple[Study, Finished, Verdict]:
@@ -93,8 +94,8 @@ def test_a_strategy_learns_of_compressed_experts_alone(store: Store, monkeypatch
 
     monkeypatch.setattr(strategy, "observe", noted)
     dispatcher = InlineDispatcher(store, measured(0.3))
-    search = Search(study, spec, 1, space, begin, strategy, lambda told: None)
-    Course(search, leading(store, study.id), store, dispatcher.announce).run(dispatcher)
+    found = Search(study, spec, 1, space, begin, strategy, lambda told: None)
+    Course(found, leading(store, study.id), store, dispatcher.announce).run(dispatcher)
     points = [told for told in seen if told.params is not None]
     assert len(seen) == 20 and len(points) == 16
     assert all(told.recipe == space.decode(told.params) for told in points if told.params and told.recipe)
@@ -219,6 +220,31 @@ def test_another_controller_goes_on_where_one_was_killed(store: Store) -> None:
     end = again.run(other)
     assert len(twins(end.trials)) == MOST and {t.number for t in begun} <= {t.number for t in end.trials}
     assert all(t.state == "complete" for t in twins(end.trials).values())
+
+
+@pytest.mark.parametrize("after", range(MOST))
+def test_a_controller_that_dies_among_them_adds_each_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    spec = make_spec(search={"trials": 20, "prune": "off"})
+    study = study_of(store, spec)
+    left = [after]
+
+    def dies(name: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(search.originals, "fault_point", dies)
+    led, dispatcher = course(store, study, spec, measured(0.1))
+    with pytest.raises(KeyboardInterrupt):
+        led.run(dispatcher)
+    assert len(twins(store.trials.all(study.id))) == after
+    monkeypatch.undo()
+    led, dispatcher = course(store, study, spec, measured(0.1))
+    end = led.run(dispatcher)
+    origins = [t.origin for t in end.trials if is_twin(t)]
+    assert len(origins) == len(set(origins)) == MOST and len(end.finalists.pair) == 2
 
 
 def test_more_trials_go_on_from_the_search_and_not_from_its_twins(store: Store) -> None:
