@@ -88,9 +88,12 @@ def stack_of(model: Any, joint: Joint, kind: ArtefactKind) -> list[nn.Module]:
             other things are to be measured: each would have to be merged before the other.
     """
     method, other = _METHODS[kind]
-    if sum(one.kind in OF_RECIPE for one in requests(joint.recipe, joint.models)) > 1:
-        problem = "goes through the model beside another method, or other settings of its own, that does"
-        remedy = "give all groups the same"
+    kinds = [one.kind for one in requests(joint.recipe, joint.models) if one.kind in OF_RECIPE]
+    if len(kinds) > 1:
+        problem, remedy = "is measured with other settings in another group", "give all groups the same"
+        if len(set(kinds)) > 1:
+            problem = f"and {next(_METHODS[one][0] for one in kinds if one != kind)} would each be measured first"
+            remedy = "use one of them in all groups"
         raise InvalidRecipe("method", method, problem, remedy)
     count = joint.models.layout.layer_count
     lists = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]

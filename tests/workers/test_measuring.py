@@ -27,6 +27,7 @@ from zoo.make import Zoo
 from zoo.study import write_study
 
 LIMIT_SECONDS = 20.0
+_QUICK = {name: {f"{name}.steps": 3} for name in ("learned_soup", "localize_and_stitch_trained")}
 METHODS = ("fisher", "regmean_pp", "learned_soup", "localize_and_stitch_trained")
 
 
@@ -39,7 +40,7 @@ def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def a_study(zoo: Zoo, store: Store, folder: Path, name: str, method: str) -> tuple[Study, Recipe]:
     """A study of a method that looks at data, and the method at its defaults."""
-    evaluation, space = {"documents": 12, "holdout": 0.5}, {"methods": [method]}
+    evaluation, space = {"documents": 12, "holdout": 0.5}, {"methods": [method], "fixed": _QUICK.get(method, {})}
     spec = load_study(write_study(zoo, folder / f"{name}.yaml", name=name, evaluation=evaluation, space=space))
     prepared = prepare(spec, Fingerprinted(store.fingerprints))
     (start,) = [start for start in prepared.starts if start.origin == f"default:{method}"]
