@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from evaluation.artefacts.contract import Joint, Subject
 from evaluation.artefacts.inputs import Products, gram_shapes
-from evaluation.artefacts.modules import Layer, head_of, real_positions, shared_inputs, watched
-from evaluation.artefacts.stack import States, behind, called, stack_of
+from evaluation.artefacts.modules import Layer, head_of, real_positions, watched
+from evaluation.artefacts.stack import States, behind, called, inputs_by_layer, stack_of
 from evaluation.artefacts.texts import Text
 from merging.artefacts.measured import stored_name
 from merging.artefacts.request import Request
@@ -48,14 +48,7 @@ class Merged:
     def __post_init__(self) -> None:
         self.stack = stack_of(self.subject.model, self.joint, self.request.kind)
         self.head = head_of(self.subject)
-        inside: dict[int, int] = {}
-        for number, layer in enumerate(self.stack):
-            for module in layer.modules():
-                inside.setdefault(id(module), number)
-        self.inputs = [[] for _ in self.stack]
-        for one in shared_inputs(self.subject):
-            if (place := inside.get(id(one.modules[0]))) is not None:
-                self.inputs[place].append(one)
+        self.inputs = inputs_by_layer(self.subject, self.stack)
         models = self.joint.models
         for expert, fingerprint in zip(models.names, models.expert_fingerprints, strict=True):
             self.experts.setdefault(fingerprint, expert)

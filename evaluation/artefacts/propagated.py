@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from evaluation.artefacts.contract import Joint, Subject
 from evaluation.artefacts.inputs import Sums, gram_shapes
-from evaluation.artefacts.modules import Layer, shared_inputs, watched
-from evaluation.artefacts.stack import States, called, stack_of
+from evaluation.artefacts.modules import Layer, watched
+from evaluation.artefacts.stack import States, called, inputs_by_layer, stack_of
 from evaluation.artefacts.texts import Text
 from merging.artefacts.measured import stored_name
 from merging.artefacts.request import Request
@@ -39,14 +39,7 @@ class Propagated:
 
     def __post_init__(self) -> None:
         self.stack = stack_of(self.subject.model, self.joint, self.request.kind)
-        inside: dict[int, int] = {}
-        for number, layer in enumerate(self.stack):
-            for module in layer.modules():
-                inside.setdefault(id(module), number)
-        self.inputs = [[] for _ in self.stack]
-        for one in shared_inputs(self.subject):
-            if (place := inside.get(id(one.modules[0]))) is not None:
-                self.inputs[place].append(one)
+        self.inputs = inputs_by_layer(self.subject, self.stack)
         models = self.joint.models
         for expert, fingerprint in zip(models.names, models.expert_fingerprints, strict=True):
             self.experts.setdefault(fingerprint, expert)

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evaluation.artefacts.contract import Joint
+from evaluation.artefacts.contract import Joint, Subject
+from evaluation.artefacts.modules import Layer, shared_inputs
 from evaluation.artefacts.passes import forward
 from evaluation.artefacts.texts import Text
 from merging.artefacts.request import OF_RECIPE, requests
@@ -101,3 +102,16 @@ def stack_of(model: Any, joint: Joint, kind: ArtefactKind) -> list[nn.Module]:
         problem = "goes through the layers of one stack in their order, and these have another"
         raise InvalidRecipe("method", method, problem, f"use {other}")
     return list(lists[0])
+
+
+def inputs_by_layer(subject: Subject, stack: Sequence[nn.Module]) -> list[list[Layer]]:
+    """What the linear layers inside each layer of the stack read, in the order they are called."""
+    inside: dict[int, int] = {}
+    for number, layer in enumerate(stack):
+        for module in layer.modules():
+            inside.setdefault(id(module), number)
+    found: list[list[Layer]] = [[] for _ in stack]
+    for one in shared_inputs(subject):
+        if (place := inside.get(id(one.modules[0]))) is not None:
+            found[place].append(one)
+    return found
