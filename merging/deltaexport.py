@@ -14,6 +14,7 @@ from torch import Tensor
 
 from merging.adapters.export import Extracted, Kept, Pair, adapter_of, write_adapter
 from merging.adapters.factored import concatenate, recompress
+from merging.artefacts.request import requests
 from merging.codecs.catalog import codec
 from merging.codecs.folder import About, write
 from merging.codecs.lowrank import LowRank
@@ -118,6 +119,9 @@ class _Merged:
         self.path, self.key, self.config = models.base.path, "recipe", models.base.config
         self._models, self._engine = models, Engine(models)
         wide = recipe if rounded else recipe.model_copy(update={"dtype": "float32"})
+        for measured, wanted in zip(requests(recipe, models), requests(wide, models), strict=True):
+            if measured != wanted:  # of what hangs on a whole recipe
+                self._engine.shelf.share(measured, wanted)
         self._plans: Mapping[str, Plan] = self._engine.plans(wide)
 
     @property

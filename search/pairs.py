@@ -27,5 +27,7 @@ def pairs(store: Store, study: Study, trials: Sequence[Trial], winner: Trial) ->
     best.
     """
     there = {number: twin for number, twin in twins(trials).items() if twin.value is not None}
-    found = [(t, there[t.number]) for t in best_compressed(store, study, trials) if t.number in there]
+    if not there:
+        return []
+    found = [(t, there[t.number]) for t in ranked(store, study, searched(trials)) if t.number in there]
     return sorted(found, key=lambda pair: winner not in pair)

@@ -124,6 +124,14 @@ class Shelf:
             raise MissingArtefact("suite", request.suite, problem, remedy)
         return found
 
+    def share(self, measured: Request, wanted: Request) -> None:
+        """What was measured for one recipe serves another, which is that but for what its result is stored in.
+
+        Raises:
+            MissingArtefact: it was not measured here.
+        """
+        self._open[wanted.digest] = self.require(measured)
+
     @contextmanager
     def lending(self, request: Request, growing: Growing) -> Iterator[None]:
         """For as long as it is in the making, the artefact is what there is of it."""

@@ -52,6 +52,22 @@ def exported(models: ModelSet, recipe: Recipe, to: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(to).eval()
 
 
+@pytest.mark.parametrize("method", ["regmean", "regmean_pp", "pleas_pp"])
+def test_what_a_recipe_looks_at_is_found_whatever_it_is_written_as(tmp_path: Path, method: str) -> None:
+    models = full(tmp_path)
+    recipe = a_recipe(models, method)
+    export(recipe, models, tmp_path / "full")
+    export_compressed(recipe, models, tmp_path / "delta", ("xor", {}))
+    export_adapter(recipe, models, tmp_path / "lora", AdapterSettings())
+    whole, base = Checkpoint(tmp_path / "full"), models.base
+    delta = open_expert(tmp_path / "delta", "delta", base)
+    lora = open_expert(tmp_path / "lora", "lora", base)
+    for name in base.names:
+        assert torch.equal(whole.tensor(name), delta.tensor(name))
+        torch.testing.assert_close(whole.tensor(name), lora.tensor(name), rtol=1e-3, atol=1e-4)
+    assert any(not torch.equal(whole.tensor(name), base.tensor(name)) for name in base.names)
+
+
 @pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
 def test_a_sum_of_loras_is_exactly_one_lora(tmp_path: Path, method: str) -> None:
     models = adapters(tmp_path)

@@ -1,10 +1,13 @@
 """Models whose residual stream is another model's, rotated and scaled: made on the live modules, by the book."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from merging.checkpoint import Checkpoint
 
 
 def rotation_of(width: int, seed: int = 0) -> Tensor:
@@ -44,3 +47,14 @@ def rotated(model: Any, rotation: Tensor, scale: float = 1.0, offset: float = 0.
         write(layer.mlp.down_proj)
     read(made.model.norm, [made.lm_head])
     return made
+
+
+def offset(name: str) -> float:
+    """What a decoder of that name adds to the scales that its norms store."""
+    return 1.0 if name == "gemma" else 0.0
+
+
+def checkpoint(model: Any, folder: Path, key: str = "model", size: str = "1GB") -> Checkpoint:
+    """The model, saved and opened."""
+    model.save_pretrained(folder, max_shard_size=size)
+    return Checkpoint(folder, key)

@@ -19,7 +19,7 @@ from merging.permuting.matching import Match
 from merging.permuting.rotating import LEAST, Turning, align_rotated
 from merging.permuting.stitching import Turn
 from tests.merging.permuting.decoders import decoder, logits, random_orders, specification, state
-from tests.merging.permuting.rotated import rotated, rotation_of
+from tests.merging.permuting.rotated import checkpoint, offset, rotated, rotation_of
 
 UNTIED = ("gemma", "llama", "llama, biases", "llama, no groups", "mistral", "phi3", "qwen2", "qwen3")
 WIDTH = 32
@@ -28,15 +28,6 @@ NORM = "model.layers.1.input_layernorm.weight"
 
 def untied(name: str = "llama", seed: int = 0, **changes: Any) -> Any:
     return decoder(name, seed, tie_word_embeddings=False, **changes)
-
-
-def offset(name: str) -> float:
-    return 1.0 if name == "gemma" else 0.0
-
-
-def checkpoint(model: Any, folder: Path, key: str = "model", size: str = "1GB") -> Checkpoint:
-    model.save_pretrained(folder, max_shard_size=size)
-    return Checkpoint(folder, key)
 
 
 def turning(rotation: Tensor) -> Callable[[], Turning]:

@@ -16,7 +16,7 @@ from merging.permuting.stitched import RECORD, SCHEMA, Join, stitch
 from merging.permuting.stitching import Turn
 from tests.merging.factories import write_tensors
 from tests.merging.permuting.decoders import decoder, logits, state
-from tests.merging.permuting.rotated import rotated, rotation_of
+from tests.merging.permuting.rotated import checkpoint, offset, rotated, rotation_of
 
 TURNABLE = (
     "gemma",
@@ -30,15 +30,6 @@ TURNABLE = (
     "qwen3",
 )
 WIDTH = 32
-
-
-def offset(name: str) -> float:
-    return 1.0 if name == "gemma" else 0.0
-
-
-def checkpoint(model: Any, folder: Path, key: str = "model", size: str = "1GB") -> Checkpoint:
-    model.save_pretrained(folder, max_shard_size=size)
-    return Checkpoint(folder, key)
 
 
 def joining(turn: Turn) -> Callable[[], Join]:
