@@ -157,10 +157,15 @@ class _Merged:
                 yield name, self.tensor(name).float().sub_(before), role(name, before.shape, base.config)
 
     def _changed(self, name: str) -> bool:
-        """Whether any expert has another tensor than the base: a mean of equal ones differs by rounding alone."""
-        before, experts = self._models.stack(name)
+        """Whether any expert has another tensor than the base, of which a mean of equal ones differs by rounding alone;
+        or a method that looks at data makes another one of it, as `pleas_pp` does where what reaches it has changed.
+        """
+        (before, experts), merge = self._models.stack(name), self._plans[name].merge
         wide = [torch.promote_types(before.dtype, expert.dtype) for expert in experts]
-        return not all(torch.equal(before.to(t), x.to(t)) for t, x in zip(wide, experts, strict=True))
+        if not all(torch.equal(before.to(t), x.to(t)) for t, x in zip(wide, experts, strict=True)):
+            return True
+        fitted = merge.readings is not None and not is_linear(merge.code)
+        return fitted and not torch.equal(self.tensor(name).float(), before.float())
 
     def sums(self, settings: AdapterSettings) -> Iterator[tuple[str, tuple[Pair, Kept]]]:
         """The matrices that are weighted sums of LoRAs, as factors that lie as the tensor is stored."""

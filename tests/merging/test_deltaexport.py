@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+from merging.artefacts.measured import TensorReadings
+from merging.catalog.declare import ArtefactKind
 from merging.checkpoint import SINGLE, Checkpoint
 from merging.codecs.catalog import CODECS
 from merging.deltaexport import AdapterSettings, export_adapter, export_compressed
@@ -66,6 +69,27 @@ def test_what_a_recipe_looks_at_is_found_whatever_it_is_written_as(tmp_path: Pat
         assert torch.equal(whole.tensor(name), delta.tensor(name))
         torch.testing.assert_close(whole.tensor(name), lora.tensor(name), rtol=1e-3, atol=1e-4)
     assert any(not torch.equal(whole.tensor(name), base.tensor(name)) for name in base.names)
+
+
+def test_what_no_adapter_touches_may_still_be_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, read = adapters(tmp_path), TensorReadings.tensor
+
+    def halved(self: TensorReadings, kind: ArtefactKind, expert: int, part: str = "") -> Tensor | None:
+        """As if the merge saw something else than its experts do, which is what the head is fitted for."""
+        found = read(self, kind, expert, part)
+        return found / 2 if found is not None and part.startswith("cross") else found
+
+    monkeypatch.setattr(TensorReadings, "tensor", halved)
+    recipe = a_recipe(models, "pleas_pp")
+    model = exported(models, recipe, tmp_path / "full")
+    found = export_adapter(recipe, models, tmp_path / "lora", AdapterSettings())
+    head, base = "lm_head.weight", models.base
+    assert all(torch.equal(each.tensor(head), base.tensor(head)) for each in models.experts.values())
+    assert head in found.whole or head in found.factors
+    assert not torch.equal(Checkpoint(tmp_path / "full").tensor(head), base.tensor(head))
+    assert "model.norm.weight" not in found.whole, "which nothing changed"
+    lora = by_peft(tmp_path / "base", tmp_path / "lora")
+    torch.testing.assert_close(logits(lora), logits(model), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
