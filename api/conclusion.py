@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.filesize import decimal
 
 from merging.compression import Compression
-from search.starts import UNIFORM
+from search.starts.start import UNIFORM
 from search.verdict import Compressed, Finalist, Verdict
 
 SIGNIFICANT = 0.05

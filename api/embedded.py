@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.documents import plan_documents
+from api.documents import Plan, plan_documents
 from api.fitting import Fitted, compression, fitted
 from api.locks import only_runner
 from db.records import DocumentSet, Lead, Study, Trial
@@ -21,6 +21,7 @@ from evaluation.suite import Suite
 from merging.errors import Conflict, InvalidInput, InvalidStudy
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
+from merging.profiling import profile
 from search.appraisal import reach_verdict
 from search.controller import Search, SearchFailed, Told
 from search.course import Course, Finished
@@ -28,8 +29,7 @@ from search.finalists import HoldoutFailed
 from search.mirror import Mirror, mirror_url
 from search.opening import open_search
 from search.space import Space, make_space
-from search.starts import Start
-from search.strategies.contract import Strategy
+from search.starts.start import Start
 from search.study import StudySpec
 from search.twins import searched
 from search.verdict import Verdict
@@ -67,7 +67,6 @@ class Prepared:
     documents: dict[tuple[str, Part], DocumentSet]
     space: Space
     starts: tuple[Start, ...]
-    strategy: Strategy
     setup: dict[str, Any]
     packed: Fitted | None = None
 
@@ -106,7 +105,7 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     suite = load_suite(spec)
     by = compression(spec, models)
     space = make_space(spec, layer_count, suite.tuning_digest, by)
-    begin, strategy = open_search(spec, space)
+    begin, _ = open_search(spec, space)
     if spec.search.trials < len(begin):
         raise InvalidStudy(
             "search.trials",
@@ -117,10 +116,19 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     plan = plan_documents(spec, suite, models.companions_digest)
     check_loads(Path(spec.models.base), models.base.names)
     packed = fitted(spec, models, by) if by else None  # last: it may take minutes
-    setup = {
+    setup = _setup(spec, models, suite, plan)
+    if packed is not None:
+        setup["compressed"] = packed.to_json()
+    begin, _ = open_search(spec, space, setup)
+    return Prepared(spec, suite, plan.sets, space, begin, setup, packed)
+
+
+def _setup(spec: StudySpec, models: ModelSet, suite: Suite, plan: Plan) -> dict[str, Any]:
+    """What a study is made of, and what was found out about it; kept with it from its first moment on."""
+    return {
         "fingerprints": dict(models.fingerprints),  # reads every byte, and refuses NaN
         "companions": models.companions_digest,
-        "layer_count": layer_count,
+        "layer_count": models.layout.layer_count,
         "split_key": split_key(spec),
         "suite_digest": suite.digest,
         "tuning_digest": suite.tuning_digest,
@@ -129,10 +137,9 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
         "rungs": list(plan.rungs),
         "aggregations": plan.aggregations,
         "proxy": plan.proxied,
+        "profile": profile(models).model_dump(mode="json"),
+        "starts": {},
     }
-    if packed is not None:
-        setup["compressed"] = packed.to_json()
-    return Prepared(spec, suite, plan.sets, space, begin, strategy, setup, packed)
 
 
 def load_suite(spec: StudySpec) -> Suite:
@@ -258,9 +265,8 @@ def _search(
         mirror.sync()
 
     # more open trials than workers would only be proposed from older knowledge
-    search = Search(
-        study, spec, min(spec.search.parallel, len(devices)), prepared.space, prepared.starts, prepared.strategy, told
-    )
+    parallel, space = min(spec.search.parallel, len(devices)), prepared.space
+    search = Search(study, spec, parallel, space, *open_search(spec, space, study.setup), told)
     with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
         course = Course(search, lead, store, pool.announce, watcher.phase)
         finished = course.run(pool)

@@ -20,7 +20,7 @@ from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
 from search.space import make_space
-from search.starts import default_start
+from search.starts.known import default_start
 from search.study import StudySpec
 
 Begun = Callable[[Request, Any], None]

@@ -32,7 +32,7 @@ from merging.artefacts.place import VARIABLE
 from merging.catalog import CATALOG
 from merging.recipe import Recipe
 from search.space import Space, make_space
-from search.starts import default_start
+from search.starts.known import default_start
 from zoo.make import Zoo, build
 
 UNIFORM, SINGLE = "uniform soup", "task_arithmetic, best single λ"

@@ -32,7 +32,7 @@ from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
 from search.space import make_space
-from search.starts import default_start
+from search.starts.known import default_start
 from search.strategies.contract import Observation, Proposal
 from search.strategies.sampled import tpe
 from search.study import StudySpec, parse_study

@@ -31,7 +31,7 @@ from typing import get_args
 from benchmarks.evaluation import show
 from benchmarks.racing_lab import Lab, Plan, Run, interval, run_study, study_of
 from benchmarks.racing_replay import Outcome, Table, make_table, replay
-from search.study import Prune
+from search.searchspec import Prune
 from zoo.make import Zoo, build
 
 POLICIES: tuple[Prune, ...] = get_args(Prune)

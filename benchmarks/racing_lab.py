@@ -29,8 +29,10 @@ from search.appraisal import documents_spent
 from search.controller import Search
 from search.course import Course
 from search.dispatch import InlineDispatcher
+from search.opening import open_search
+from search.searchspec import Prune
 from search.standings import scores_of
-from search.study import Prune, StudySpec, parse_study
+from search.study import StudySpec, parse_study
 from search.verdict import Verdict
 from workers.builder import Builder
 from zoo.make import Zoo
@@ -168,7 +170,8 @@ def search(prepared: Prepared, lab: Lab, store: Store) -> tuple[Verdict, tuple[T
     lead = store.leads.seize(study.id, "benchmark")
     dispatcher = InlineDispatcher(store, lab.evaluate)
     spec = prepared.spec
-    found = Search(study, spec, 1, prepared.space, prepared.starts, prepared.strategy, lambda told: None)
+    space = prepared.space
+    found = Search(study, spec, 1, space, *open_search(spec, space, study.setup), lambda told: None)
     finished = Course(found, lead, store, dispatcher.announce).run(dispatcher)
     return judge(prepared.suite, store, study, finished), store.trials.all(study.id)
 

@@ -21,11 +21,13 @@ from rich.table import Table
 from db.records import DocumentSet, Study
 from db.store import Store, connect_store
 from evaluation.result import Part
+from search.searchspec import StrategyName
 from search.space import make_space
-from search.starts import starts
+from search.starts.pool import starts
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Observation, Proposal
-from search.study import StrategyName, StudySpec, parse_study
+from search.strategies.opening import Opening
+from search.study import StudySpec, parse_study
 from tests.server import wait_until
 from tests.services import Postgres, Redis
 
@@ -132,7 +134,7 @@ def ask(strategy: StrategyName, told: int) -> tuple[str, ...]:
     spec = spec_of("ask", strategy, told + 100, 1, ASK_EXPERTS, ASK_LAYERS)
     space = make_space(spec, ASK_LAYERS)
     begin = starts(space)
-    found = make_strategy(strategy, space, 0, begin)
+    found = make_strategy(strategy, Opening(space, 0, begin))
     for number, start in enumerate(begin):
         found.reserve(number, Proposal(start.params, start.recipe))
         found.observe(Observation(number, start.origin, start.params, start.recipe, -1.0))

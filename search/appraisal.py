@@ -20,7 +20,7 @@ from search.finalists import Finalists, holdout_evaluation
 from search.judge import Judge, origin_of, violation
 from search.seeds import derive
 from search.standings import all_scores, scores_of
-from search.starts import expert_origin
+from search.starts.start import expert_origin
 from search.study import StudySpec
 from search.twins import searched
 from search.verdict import Against, Compressed, Finalist, FrontPoint, Kept, ProxyTrust, TaskPair, Verdict

@@ -10,6 +10,7 @@ the next one replays the trials and goes on.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from db.faults import fault_point
 from db.records import Lead, Step, Study, Trial
@@ -22,10 +23,12 @@ from search.racing.choose import make_racer
 from search.racing.contract import Contender, Promote, Stop
 from search.space import Space
 from search.standings import Scores, Standings, judged, scores_of
-from search.starts import Start, is_baseline
+from search.starts.start import Start, is_baseline
 from search.strategies.contract import Exhausted, Observation, Proposal, Strategy, Wait
 from search.study import StudySpec
 from search.twins import searched
+
+SCORED = ("complete", "pruned")  # states of trials that have scores
 
 
 class SearchFailed(MergesearchError):
@@ -241,7 +244,7 @@ class Controller:
             if isinstance(proposal, Wait | Exhausted):
                 self._exhausted = True  # waiting with nothing open would wait for ever
                 return
-            self._add(number, limits.strategy, proposal)
+            self._add(number, f"{limits.strategy}:{proposal.by}" if proposal.by else limits.strategy, proposal)
             if proposal.recipe is None:
                 return  # told on the next round, before another is proposed
 
@@ -269,12 +272,14 @@ class Controller:
         pruned = trial.estimate is not None  # also where it was scored in full since
         value = trial.estimate if pruned else trial.value
         known = (trial.number, trial.origin, proposal.params, proposal.recipe)
-        self._search.strategy.observe(Observation(*known, value, pruned, trial.constraints or (), several))
+        read = None if value is None or trial.state not in SCORED else partial(self.standings.told, trial)
+        self._search.strategy.observe(Observation(*known, value, pruned, trial.constraints or (), several, read))
 
     def _proposal(self, trial: Trial) -> Proposal:
+        _, _, by = trial.origin.partition(f"{self._search.spec.search.strategy}:")
         if trial.evaluation_id is None:
-            return Proposal(trial.params, None, trial.why)
-        return Proposal(trial.params, self._store.evaluations.recipe(trial.evaluation_id))
+            return Proposal(trial.params, None, trial.why, by)
+        return Proposal(trial.params, self._store.evaluations.recipe(trial.evaluation_id), by=by)
 
     def _require_a_baseline(self) -> None:
         """Stop a study whose every baseline fails: the rest would only burn time."""

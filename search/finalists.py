@@ -14,7 +14,7 @@ from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
 from search.pairs import pairs
 from search.ranked import ranked
-from search.starts import UNIFORM, expert_origin
+from search.starts.start import UNIFORM, expert_origin
 from search.twins import is_twin
 
 

@@ -16,7 +16,7 @@ from evaluation.ranking import KEMENY_MOST, Floats, borda, borda_documents, keme
 from evaluation.result import TaskScore
 from evaluation.statistics import Aggregation, Measure, aggregations_of, document_values
 from merging.errors import InvalidStudy
-from search.starts import expert_origin
+from search.starts.start import expert_origin
 from search.study import StudySpec
 
 Scores = Sequence[TaskScore]

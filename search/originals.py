@@ -17,7 +17,7 @@ from merging.recipe import Recipe
 from search.judge import Judge
 from search.pairs import best_compressed
 from search.standings import Standings, judged
-from search.starts import is_baseline
+from search.starts.start import is_baseline
 from search.twins import twin_origin, twins
 
 MOST = 3

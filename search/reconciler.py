@@ -146,7 +146,7 @@ class Reconciler:
     def _course(self, study: Study, lead: Lead) -> Course:
         spec = StudySpec.model_validate(study.spec)
         space = space_of(study)
-        begin, strategy = open_search(spec, space)
+        begin, strategy = open_search(spec, space, study.setup)
         search = Search(
             study,
             spec,

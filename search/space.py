@@ -14,8 +14,9 @@ from db.records import Study
 from merging.catalog import CATALOG, Method, Parameter, Scalar
 from merging.compression import Compression
 from merging.errors import InvalidRecipe, InvalidStudy
-from merging.recipe import SCHEMA, DType, GroupMerge, Recipe
+from merging.recipe import SCHEMA, DType, GroupMerge, Modules, Recipe
 from merging.schedule import GroupKey, group_keys
+from search.places import Asked, Places, Where, between, label_of
 from search.study import StudySpec
 
 
@@ -27,6 +28,8 @@ class Dimension:
         name: unique; the name Optuna knows it by, e.g. `ties.density@layers0-3`.
         role: `method` chooses a method, `source` the expert of a one-hot method, `weight` and `parameter`
             are numbers of `method` (for `expert`, where it is a weight).
+        depth: where along the layers it is asked for, 0 to 1; None: for all layers alike.
+        modules: which tensors there.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Dimension:
     method: str = ""
     parameter: str = ""
     expert: str = ""
+    depth: float | None = None
+    modules: Modules = "all"
 
 
 Pick = Callable[[Dimension], Scalar]
@@ -69,6 +74,17 @@ class Space:
     tokenizer: str = "base"
     suite: str = ""
     compress: Compression | None = None
+
+    @property
+    def layer_count(self) -> int:
+        """Layers of the models."""
+        return max(group.layers[1] for group in self.groups)
+
+    def layer_of(self, dimension: Dimension) -> int:
+        """A layer that the dimension decides on."""
+        last = self.layer_count - 1
+        along = dimension.depth or 0.0
+        return min(int(along * (last if self.knots else last + 1)), last)
 
     def walk(self, pick: Pick) -> Recipe:
         """The recipe whose every value `pick` was asked for.
@@ -105,13 +121,13 @@ class Space:
 
     def uniform(self, method: str, weights: Mapping[str, float], parameters: Mapping[str, Scalar]) -> Recipe:
         """The recipe that treats every layer alike."""
-        whole = (self.groups[0].layers[0], max(g.layers[1] for g in self.groups))
+        whole = (self.groups[0].layers[0], self.layer_count)
         group = GroupMerge(layers=whole, method=method, weights=dict(weights), parameters=dict(parameters))
         return self.recipe((group,))
 
     def _group(self, key: GroupKey, pick: Pick) -> GroupMerge:
         places = self._places(key)
-        row = self._method(places.nearest if self.per_group else "", pick)
+        row = self._method(places if self.per_group else Places(""), pick)
         parameters: dict[str, Scalar] = {}
         for parameter in row.parameters:
             found = places if parameter.scope == "group" else Places("")
@@ -122,41 +138,46 @@ class Space:
             layers=key.layers, modules=key.modules, method=row.name, parameters=dict(parameters), weights=weights
         )
 
-    def _places(self, key: GroupKey) -> "Places":
+    def _places(self, key: GroupKey) -> Places:
         """Where the group's numbers are asked for."""
         if self.knots is None:
-            return Places(f"@{_label(key)}" if len(self.groups) > 1 else "")
-        last = max(g.layers[1] for g in self.groups) - 1
+            alone = len(self.groups) == 1
+            depth = None if alone else (key.layers[0] + key.layers[1]) / 2 / self.layer_count
+            return Places("" if alone else f"@{label_of(key)}", depths=(depth, None), modules=key.modules)
+        last = self.layer_count - 1
         along = (self.knots - 1) * key.layers[0] / last if last else 0.0
         first = min(int(along), self.knots - 2)
         part = "" if key.modules == "all" else f".{key.modules}"
+        depths = (first / (self.knots - 1), (first + 1) / (self.knots - 1))
         if along == first:
-            return Places(f"@knot{first}{part}")
-        return Places(f"@knot{first}{part}", f"@knot{first + 1}{part}", along - first)
+            return Places(f"@knot{first}{part}", depths=depths, modules=key.modules)
+        return Places(f"@knot{first}{part}", f"@knot{first + 1}{part}", along - first, depths, key.modules)
 
-    def _method(self, label: str, pick: Pick) -> Method:
+    def _method(self, places: Places, pick: Pick) -> Method:
         if len(self.methods) == 1:
             return self.methods[0]
-        names = tuple(m.name for m in self.methods)
-        chosen = pick(Dimension(f"method{label}", "method", "choice", choices=names))
+        names, (label, where) = tuple(m.name for m in self.methods), places.nearest
+        chosen = pick(Dimension(f"method{label}", "method", "choice", choices=names, **where))
         return CATALOG[str(chosen)]
 
-    def _weights(self, row: Method, places: "Places", pick: Pick) -> dict[str, float]:
+    def _weights(self, row: Method, places: Places, pick: Pick) -> dict[str, float]:
         if row.weight is None:
             return {}
         names = tuple(self.experts)
         if row.weighting == "order":
             return {name: float(position) for position, name in enumerate(names, 1)}
         if row.weighting == "one_hot":
-            dimension = f"{row.name}.source{places.nearest}"
-            source = pick(Dimension(dimension, "source", "choice", choices=names, method=row.name))
+            label, where = places.nearest
+            source = pick(
+                Dimension(f"{row.name}.source{label}", "source", "choice", choices=names, method=row.name, **where)
+            )
             return {name: float(name == source) for name in names}
         return {
             name: float(self._value(row, row.weight, Asked("weight", f"{row.name}.weight[{name}]", name), places, pick))
             for name in names
         }
 
-    def _value(self, row: Method, parameter: Parameter, asked: "Asked", places: "Places", pick: Pick) -> Scalar:
+    def _value(self, row: Method, parameter: Parameter, asked: Asked, places: Places, pick: Pick) -> Scalar:
         key = f"{row.name}.{parameter.name}"
         bounds = self.bounds.get(key)
         if key in self.fixed:
@@ -168,57 +189,16 @@ class Space:
         if numeric and low == high:
             return int(low) if parameter.kind == "int" else low
 
-        def at(place: str) -> Scalar:
-            name = f"{asked.name}{place}"
-            kind, span = parameter.kind, (low, high, parameter.log, parameter.choices)
-            return pick(Dimension(name, asked.role, kind, *span, row.name, parameter.name, asked.expert))
+        def at(place: tuple[str, Where]) -> Scalar:
+            label, where = place
+            about = (low, high, parameter.log, parameter.choices, row.name, parameter.name, asked.expert)
+            return pick(Dimension(f"{asked.name}{label}", asked.role, parameter.kind, *about, **where))
 
         if places.second is None or not numeric:
             return at(places.nearest)
-        value = _between(float(at(places.first)), float(at(places.second)), places.share, parameter.log)
+        first, second = (float(at(places.at(i))) for i in range(2))
+        value = between(first, second, places.share, parameter.log)
         return round(value) if parameter.kind == "int" else min(max(value, low), high)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a group's numbers are asked for: at one place, or at two it lies between.
-
-    Attributes:
-        first, second: what a dimension's name says of the place.
-        share: how far the group lies toward the second.
-    """
-
-    first: str
-    second: str | None = None
-    share: float = 0.0
-
-    @property
-    def nearest(self) -> str:
-        """The place of what cannot lie between two."""
-        return self.first if self.second is None or self.share <= 0.5 else self.second
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a value is for."""
-
-    role: Literal["weight", "parameter"]
-    name: str
-    expert: str = ""
-
-
-def _between(first: float, second: float, share: float, log: bool) -> float:
-    """On the line between two numbers, or on that between their logarithms; equal ones give themselves."""
-    if log and first > 0 and second > 0:
-        return float(first * (second / first) ** share)
-    return first + (second - first) * share
-
-
-def _label(key: GroupKey) -> str:
-    """A group's name inside a dimension's: `layers0-3`, `layers0-3.mlp`."""
-    first, end = key.layers
-    span = f"layers{first}-{end - 1}" if end - first > 1 else f"layer{first}"
-    return span if key.modules == "all" else f"{span}.{key.modules}"
 
 
 def space_of(study: Study) -> Space:

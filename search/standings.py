@@ -15,7 +15,7 @@ from evaluation.spec import PROXY
 from evaluation.statistics import Measure, closed_aggregation, restricted
 from search.judge import Judge, violation
 from search.racing.contract import Incumbent
-from search.starts import is_baseline
+from search.starts.start import is_baseline
 from search.twins import is_lossy, is_twin
 
 Scores = tuple[TaskScore, ...]
@@ -116,6 +116,14 @@ class Standings:
             return fmean(values.values()) if values else 0.0
         line = linear_regression([proxies[number] for number in values], list(values.values()))
         return line.slope * value + line.intercept
+
+    def told(self, trial: Trial) -> Scores:
+        """The scores that the strategy was told of: of a stopped trial that was scored in full since, those before."""
+        found = self.scores(trial)
+        if trial.estimate is None or trial.rung >= self.last or not trial.steps:
+            return found
+        documents = {task: one.at(trial.steps[-1].rung) for task, one in self._sets.items()}
+        return restricted(found, documents, self._aggregations)
 
     def scores(self, trial: Trial) -> Scores:
         """The scores of a trial's last evaluation, on the documents of its rung."""

@@ -11,9 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from db.records import DEFAULT_POOL, POOL
 from evaluation.constraints import ConstraintSpec, check_constraints
 from evaluation.objective import RELATIVE, Kind
 from evaluation.spec import EvaluationSpec, ProxySpec, older
@@ -22,43 +21,16 @@ from merging.errors import InvalidStudy
 from merging.recipe import DType
 from search.ingredients import Ground, gathered, ingredients, stood_in
 from search.modelsspec import ModelsSpec
+from search.searchspec import DEFAULT_PRUNE, BudgetSpec, Prune, SearchSpec, StartsSpec
 from search.spacespec import SpaceSpec, check_space, near
+from search.strategies.declared import STRATEGIES, options_of
 from search.yamlfile import read_yaml
 
 SCHEMA = "mergesearch/study/v1"
-StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
-Prune = Literal["off", "paired_test", "halving", "hyperband", "one_shot"]
-DEFAULT_PRUNE: Prune = "halving"
-"""A quarter of full scoring's documents; what that costs: docs/benchmarks.md."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class SearchSpec(_Frozen):
-    """How to search.
-
-    Attributes:
-        trials: how many recipes are tried, the known good starts included.
-        parallel: how many at the same time, each in a process of its own.
-        pool: the workers of a service that score this study, by the name they were started with.
-        prune: how a trial is stopped before all documents are scored, in the file also true (`DEFAULT_PRUNE`) and
-            false (`off`); None: `StudySpec.racing` decides.
-    """
-
-    strategy: StrategyName = "tpe"
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
-    parallel: Annotated[int, Field(ge=1, le=64)] = 2
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    pool: Annotated[str, Field(pattern=f"^{POOL}$")] = DEFAULT_POOL
-    prune: Prune | None = None
-
-    @field_validator("prune", mode="before")
-    @classmethod
-    def _switch(cls, value: Any) -> Any:
-        """YAML reads a bare `off` as false."""
-        return (DEFAULT_PRUNE if value else "off") if isinstance(value, bool) else value
 
 
 class StudySpec(_Frozen):
@@ -81,7 +53,7 @@ class StudySpec(_Frozen):
         """
         if self.search.prune is not None:
             return self.search.prune
-        whole = self.search.strategy == "greedy_soup" or self.objective in RELATIVE
+        whole = STRATEGIES[self.search.strategy].whole or self.objective in RELATIVE
         return "off" if whole else DEFAULT_PRUNE
 
     def placed(self, place: Callable[[str, str], str]) -> "StudySpec":
@@ -104,8 +76,11 @@ class StudySpec(_Frozen):
     def frozen_digest(self) -> str:
         """Digest of what may not change while the study lives: all but trials, workers and how experts were found."""
         content = self.to_json()
-        for key in ("trials", "parallel", "pool"):
+        for key in ("trials", "parallel", "pool", "budget"):
             del content["search"][key]
+        for later, unsaid in (("options", {}), ("starts", StartsSpec().model_dump(mode="json"))):
+            if content["search"][later] == unsaid:
+                del content["search"][later]
         content["evaluation"] = older(content["evaluation"])
         for later in ("gradient", "fixed"):  # as studies are remembered that were created before these keys
             if not content["space"][later]:
@@ -168,6 +143,7 @@ def parse_study(content: Any, ground: Ground | None = None) -> StudySpec:
     check_space(spec.space, len(spec.models.experts))
     check_constraints(spec.constraints, [t.name for t in spec.evaluation.tasks], [e.name for e in spec.models.experts])
     _check_racing(spec)
+    options_of(spec.search.strategy, spec.search.options)
     return spec
 
 
@@ -218,13 +194,14 @@ def _check_names(spec: StudySpec) -> None:
 def _check_racing(spec: StudySpec) -> None:
     """What is stopped early must not be needed whole, and several objectives need a strategy that takes several."""
     strategy, prune = spec.search.strategy, spec.search.prune
-    if spec.objective == "pareto" and strategy in ("cmaes", "greedy_soup"):
+    if spec.objective == "pareto" and not STRATEGIES[strategy].several:
         problem = "follows one number, and the objective `pareto` gives one a task"
-        raise InvalidStudy("search.strategy", strategy, problem, "use tpe or random, or another objective")
+        able = ", ".join(name for name, row in STRATEGIES.items() if row.several)
+        raise InvalidStudy("search.strategy", strategy, problem, f"use one of {able}, or another objective")
     if prune in (None, "off"):
         return
-    if strategy == "greedy_soup":
-        problem = "stops trials early, and greedy_soup compares scores on all documents"
+    if STRATEGIES[strategy].whole:
+        problem = f"stops trials early, and {strategy} compares scores on all documents"
         raise InvalidStudy("search.prune", prune, problem, "leave it out, or use another strategy")
     if spec.objective in RELATIVE:
         problem = f"stops trials early, and the objective {spec.objective} compares them on all documents"
@@ -263,7 +240,7 @@ def _translate(error: ValidationError) -> InvalidStudy:
     return InvalidStudy(key, first["input"], "is not valid", f"it should {wanted}")
 
 
-_RECORDS: dict[Any, Any] = {"proxy": ProxySpec, "compress": Compression}
+_RECORDS: dict[Any, Any] = {"proxy": ProxySpec, "compress": Compression, "budget": BudgetSpec, "starts": StartsSpec}
 
 
 def _known_keys(parts: list[Any]) -> list[str]:

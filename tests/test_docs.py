@@ -15,10 +15,12 @@ from api import methods_page
 from api.cli import app
 from merging.catalog import CATALOG, recommended
 from merging.recipe import Recipe, parse_recipe
+from search.searchspec import StrategyName
 from search.space import make_space
-from search.starts import starts
+from search.starts.pool import starts
 from search.strategies.choose import make_strategy
-from search.study import StrategyName, StudySpec, parse_study
+from search.strategies.opening import Opening
+from search.study import StudySpec, parse_study
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -162,7 +164,7 @@ def assert_can_begin(spec: StudySpec) -> None:
     """The strategy takes the space, and there are trials beyond the starts."""
     space = make_space(spec, LAYERS)
     begin = starts(space)
-    make_strategy(spec.search.strategy, space, spec.search.seed, begin)
+    make_strategy(spec.search.strategy, Opening(space, spec.search.seed, begin))
     assert spec.search.trials > len(begin)
 
 

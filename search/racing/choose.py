@@ -9,7 +9,7 @@ from search.racing.off import Off
 from search.racing.one_shot import OneShot
 from search.racing.paired import PairedTest
 from search.racing.proxied import Proxied
-from search.study import Prune
+from search.searchspec import Prune
 
 
 def make_racer(policy: Prune, rungs: int, seed: int, raced: Callable[[int], bool], *, proxied: bool = False) -> Racer:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from evaluation.rungs import rung_sizes, rung_totals
-from search.study import Prune
+from search.searchspec import Prune
 
 LEAST_FIRST = 40  # documents: fewer tell only very different candidates apart
 HALVED_FIRST = 80  # where most trials end at the first rung, what is learned of them rests on it; with 40 it misled TPE

@@ -1,32 +1,47 @@
 """Strategy by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from search.space import Space
-from search.starts import Start
 from search.strategies.contract import Strategy
-from search.strategies.sampled import random, tpe
-from search.strategies.soup import GreedySoup
-from search.study import StrategyName
+from search.strategies.opening import Opening
 
 
-def make_strategy(
-    name: StrategyName, space: Space, seed: int, starts: Sequence[Start], objectives: int = 1
-) -> Strategy:
-    """The strategy of that name over that space, before anything was observed.
-
-    Args:
-        objectives: how many numbers a trial is judged by; several with `random` and `tpe` alone.
+def make_strategy(name: str, opening: Opening) -> Strategy:
+    """The strategy of that name, before anything was observed.
 
     Raises:
         InvalidStudy: the strategy cannot search that space.
     """
-    if name == "random":
-        return random(space, seed, objectives)
-    if name == "tpe":
-        return tpe(space, seed, objectives)
-    if name == "cmaes":
-        from search.strategies.evolved import Evolved  # loads scipy: a second that the others need not wait
+    return _MAKERS[name](opening)
 
-        return Evolved(space, seed, len(starts))
-    return GreedySoup(space)
+
+def _random(opening: Opening) -> Strategy:
+    from search.strategies.sampled import random
+
+    return random(opening.space, opening.seed, opening.objectives)
+
+
+def _tpe(opening: Opening) -> Strategy:
+    from search.strategies.sampled import tpe
+
+    return tpe(opening.space, opening.seed, opening.objectives)
+
+
+def _cmaes(opening: Opening) -> Strategy:
+    from search.strategies.evolved import Evolved  # loads scipy: a second that the others need not wait
+
+    return Evolved(opening.space, opening.seed, len(opening.starts))
+
+
+def _greedy_soup(opening: Opening) -> Strategy:
+    from search.strategies.soup import GreedySoup
+
+    return GreedySoup(opening.space)
+
+
+_MAKERS: dict[str, Callable[[Opening], Strategy]] = {
+    "random": _random,
+    "tpe": _tpe,
+    "cmaes": _cmaes,
+    "greedy_soup": _greedy_soup,
+}

@@ -2,12 +2,19 @@
 
 A strategy decides, the controller acts. Its state is nothing but what it was told: after a restart the
 controller replays `reserve` for every trial by number, then `observe` for every finished one in the order they
-were told, and the strategy proposes what it would have proposed undisturbed.
+were told, and the strategy proposes what it would have proposed undisturbed. With one trial open at a time that is exact;
+with more, what was open when a trial was proposed is not remembered, and only what was told counts.
+
+A strategy may be part of another. Its own are the trials that it proposed, or that were reserved for it and are no
+start; whatever else it observes is somebody's and is as true. It never waits for single trials while others could be
+tried: a worker without work is the dearest of all.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from evaluation.result import TaskScore
 from merging.catalog import Scalar
 from merging.recipe import Recipe
 
@@ -19,11 +26,13 @@ class Proposal:
     Attributes:
         params: its point in the search space; None for a recipe outside it.
         recipe: None where the parameters make no recipe; `why` then says so.
+        by: which part of the strategy proposes it, for people; empty: the strategy has no parts.
     """
 
     params: dict[str, Scalar] | None
     recipe: Recipe | None
     why: str | None = None
+    by: str = ""
 
 
 class Wait:
@@ -44,6 +53,8 @@ class Observation:
         pruned: it was stopped before all documents were scored.
         constraints: how far it is beyond each of the study's constraints; 0 or less is met.
         values: one number an objective, where the study has several; higher is better.
+        scores: its scores document by document, on the documents of the rung at which it was told;
+            read when called. None where it has none.
     """
 
     number: int
@@ -54,6 +65,7 @@ class Observation:
     pruned: bool = False
     constraints: tuple[float, ...] = ()
     values: tuple[float, ...] | None = None
+    scores: Callable[[], tuple[TaskScore, ...]] | None = field(default=None, compare=False)
 
     @property
     def violation(self) -> float:

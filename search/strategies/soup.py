@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from merging.recipe import Recipe
 from search.space import Space
-from search.starts import expert_origin
+from search.starts.start import expert_origin
 from search.strategies.contract import Exhausted, Observation, Proposal, Wait
 
 _Rank = tuple[float, float]  # minus how far it is beyond the constraints, then its value: larger is better

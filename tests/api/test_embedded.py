@@ -20,7 +20,6 @@ from evaluation.wanted import Wanted
 from merging.errors import Conflict, InvalidStudy
 from merging.recipe import Recipe
 from search.dispatch import InlineDispatcher
-from search.opening import open_search
 from search.space import make_space
 from search.study import StudySpec
 from search.verdict import Verdict
@@ -76,7 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verdic
         space = make_space(spec, LAYERS)
         tasks = suite(t="mean")
         object.__setattr__(tasks.tasks[0], "aggregation", Aggregation("mean", fmean))
-        prepared = Prepared(spec, tasks, {}, space, *open_search(spec, space), study.setup)
+        prepared = Prepared(spec, tasks, {}, space, (), study.setup)
         monkeypatch.setattr(api.embedded, "Pool", partial(InlinePool, measured))
         return run_study(prepared, store, tmp_path, ("cpu",), WATCHER)
 

@@ -9,7 +9,7 @@ from db.trials import NewTrial
 from evaluation.result import Infeasible
 from merging.catalog import Scalar
 from search.space import Dimension, Space, dimensions, make_space
-from search.starts import starts
+from search.starts.pool import starts
 from search.study import StudySpec
 from tests.search.factories import LAYERS, create, fingerprints, scored
 

@@ -24,9 +24,10 @@ from search.dispatch import InlineDispatcher
 from search.mirror import Mirror, mirror_url
 from search.opening import open_search
 from search.racing.rungs import plan_rungs
+from search.searchspec import Prune
 from search.space import make_space
 from search.strategies.contract import Observation, Strategy
-from search.study import Prune, StudySpec
+from search.study import StudySpec
 from tests.search.factories import LAYERS, Measured, Outcome, answers, bowl, create_race, leading, make_spec
 
 BEST = {"a": 0.7, "b": 0.2, "c": 0.4}

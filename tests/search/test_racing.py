@@ -15,7 +15,7 @@ from search.racing.hyperband import Hyperband
 from search.racing.off import Off
 from search.racing.paired import ALPHA, PairedTest
 from search.racing.rungs import plan_rungs, plan_sizes
-from search.study import Prune
+from search.searchspec import Prune
 
 MEAN = Measure("mean", {"t": 1.0}, {"t": closed_aggregation("mean")})
 

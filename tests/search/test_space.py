@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from merging.catalog import CATALOG, Method
 from merging.errors import InvalidRecipe, InvalidStudy
 from search.space import Dimension, Space, dimensions, middle
-from search.starts import UNIFORM, default_start, starts
+from search.starts.known import default_start
+from search.starts.pool import starts
+from search.starts.start import UNIFORM
 from tests.search.factories import LAYERS, space_of
 
 EVERY_METHOD = [m.name for m in CATALOG.values() if m.experts[1] >= 3]

@@ -11,12 +11,14 @@ from evaluation.result import Failed, Infeasible, Part, Scored
 from merging.errors import InvalidStudy
 from merging.recipe import Recipe
 from search.controller import Search, Told
+from search.searchspec import StrategyName
 from search.space import make_space
-from search.starts import starts
+from search.starts.pool import starts
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Observation, Proposal, Strategy
+from search.strategies.opening import Opening
 from search.strategies.sampled import Sampled
-from search.study import StrategyName, StudySpec
+from search.study import StudySpec
 from tests.search.factories import LAYERS, Evaluate, bowl, create, make_spec, run_search, scored
 
 STRATEGIES: tuple[StrategyName, ...] = ("random", "tpe", "cmaes", "greedy_soup")
@@ -36,7 +38,13 @@ def search(spec: StudySpec, store: Store, on_told: Callable[[Told], None] = lamb
     space = make_space(spec, LAYERS)
     begin = starts(space)
     return Search(
-        study, spec, spec.search.parallel, space, begin, make_strategy(spec.search.strategy, space, 3, begin), on_told
+        study,
+        spec,
+        spec.search.parallel,
+        space,
+        begin,
+        make_strategy(spec.search.strategy, Opening(space, 3, begin)),
+        on_told,
     )
 
 
@@ -148,10 +156,10 @@ def test_cmaes_refuses_a_space_with_choices() -> None:
     spec = make_spec(search={"strategy": "cmaes"}, space={"methods": ["task_arithmetic", "ties"]})
     space = make_space(spec, LAYERS)
     with pytest.raises(InvalidStudy, match=r"search\.strategy.*cmaes.*tpe"):
-        make_strategy("cmaes", space, 0, starts(space))
+        make_strategy("cmaes", Opening(space, 0, starts(space)))
     fixed = make_spec(search={"strategy": "cmaes"}, space={"methods": ["model_stock"]})
     with pytest.raises(InvalidStudy, match="nothing to vary"):
-        make_strategy("cmaes", make_space(fixed, LAYERS), 0, ())
+        make_strategy("cmaes", Opening(make_space(fixed, LAYERS), 0, ()))
 
 
 @pytest.mark.parametrize("strategy", ["random", "tpe"])
@@ -194,15 +202,15 @@ def test_a_sampler_keeps_to_a_constraint_that_forbids_the_best(strategy: Strateg
     def bound(observation: Observation) -> Observation:
         return replace(observation, constraints=(first_weight(observation) - 0.3,))
 
-    free = observed(make_strategy(strategy, space, 5, ()), 50, lambda observation: observation)
-    kept = observed(make_strategy(strategy, space, 5, ()), 50, bound)
+    free = observed(make_strategy(strategy, Opening(space, 5, ())), 50, lambda observation: observation)
+    kept = observed(make_strategy(strategy, Opening(space, 5, ())), 50, bound)
     share = [sum(first_weight(o) <= 0.3 for o in told[-25:]) / 25 for told in (free, kept)]
     assert share[1] > 0.4 > 0.2 > share[0], share
 
 
 def test_a_pruned_trial_teaches_tpe_its_estimate() -> None:
     space = make_space(make_spec(), LAYERS)
-    strategy = make_strategy("tpe", space, 5, ())
+    strategy = make_strategy("tpe", Opening(space, 5, ()))
     told = observed(strategy, 40, lambda o: replace(o, pruned=True))
     late, early = ([o.value or 0.0 for o in part] for part in (told[-10:], told[:10]))
     assert sum(late) / 10 > sum(early) / 10 + 0.1, "from pruned trials alone it learns what is good"
@@ -211,7 +219,7 @@ def test_a_pruned_trial_teaches_tpe_its_estimate() -> None:
 @pytest.mark.parametrize("strategy", ["tpe", "random"])
 def test_several_objectives_are_told_as_such(strategy: StrategyName) -> None:
     space = make_space(make_spec(), LAYERS)
-    found = make_strategy(strategy, space, 5, (), 2)
+    found = make_strategy(strategy, Opening(space, 5, (), objectives=2))
     told = observed(found, 25, lambda o: replace(o, values=(first_weight(o), 1.0 - first_weight(o))))
     assert len({first_weight(o) for o in told}) == 25
 
@@ -219,7 +227,7 @@ def test_several_objectives_are_told_as_such(strategy: StrategyName) -> None:
 def test_a_soup_beyond_the_constraints_is_not_kept() -> None:
     """As the hand-worked case, but everything with b in it is beyond: of a and c, a alone is the best that is not."""
     space = make_space(make_spec(search={"strategy": "greedy_soup"}), LAYERS)
-    found = make_strategy("greedy_soup", space, 0, ())
+    found = make_strategy("greedy_soup", Opening(space, 0, ()))
     for number, name in enumerate("abc"):
         recipe = space.uniform("linear", {n: float(n == name) for n in "abc"}, {})
         value, beyond = {"a": (0.5, 0.0), "b": (0.9, 0.1), "c": (0.3, 0.0)}[name]

@@ -1,0 +1,75 @@
+"""The pool of starts: which known recipes a study tries first, in which order, and how many.
+
+Measured on the zoo and on toys, a search that begins at the best of a few known recipes beats a cleverer one that
+begins in the middle of its ranges, at any budget that users have (docs/benchmarks.md).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+from evaluation.constraints import BASE
+from merging.profile import Profile
+from merging.recipe import GroupMerge
+from search.space import Space
+from search.starts.inside import located
+from search.starts.known import alone, arithmetic, average, default_start, nothing, plain, whole
+from search.starts.start import Start
+
+LAMBDAS = (0.3, 0.2, 0.1)  # where task arithmetic is best as a rule, the likeliest first
+SHARE = 3  # the pool, baselines aside, takes no more than one in so many trials
+
+
+def starts(space: Space, needed: Sequence[str] = ()) -> tuple[Start, ...]:
+    """The starts that every study has, without repetitions, baselines first: each expert alone, the uniform soup, the
+    base where it is needed, and each method of the space at its defaults with equal weights. A search can therefore
+    never return less than its best expert on the search documents.
+
+    Args:
+        needed: origins that the study's objective or constraints compare with; the base is scored only if it is one.
+    """
+    names = tuple(space.experts)
+    found = [whole(alone(space, name)) for name in names]
+    if len(names) > 1:
+        found.append(whole(average(space)))
+    if BASE in needed:
+        found.append(whole(nothing(space)))
+    found += [start for row in space.methods if (start := default_start(space, row)) is not None]
+    return _once(found)
+
+
+def warm_starts(
+    space: Space,
+    begun: Sequence[Start],
+    given: Mapping[str, tuple[GroupMerge, ...]],
+    profile: Profile | None,
+    most: int,
+) -> tuple[Start, ...]:
+    """`begun` and at most so many others, the most promising kinds first.
+
+    Those are the base, the recipes the study was given (its user's, the best of earlier studies), task arithmetic with one weight
+    for all experts, the closed form of MetaGPT (arXiv:2406.11385: weights in proportion to the deltas' squared norms),
+    and pairs of experts.
+
+    Args:
+        given: groups of recipes over the study's models, by origin.
+        profile: of the models; None: no closed form.
+    """
+    others = [] if any(start.origin == BASE for start in begun) else [whole(nothing(space))]
+    others += [located(space, origin, groups) for origin, groups in given.items()]
+    names = tuple(space.experts)
+    share = round(1.0 / len(names), 6)
+    others += [arithmetic(space, f"task_arithmetic:{w:g}", dict.fromkeys(names, w)) for w in (share, *LAMBDAS)]
+    if profile is not None and (total := sum(profile.squares)) > 0:
+        closed = {name: square / total for name, square in zip(names, profile.squares, strict=True)}
+        others.append(arithmetic(space, "metagpt", closed))
+    if len(names) > 2:
+        others += [plain(space, f"pair:{a}+{b}", {a: 0.5, b: 0.5}) for a, b in combinations(names, 2)]
+    unique = _once([*begun, *others])
+    return unique[: len(begun) + max(0, most)]
+
+
+def _once(found: Iterable[Start]) -> tuple[Start, ...]:
+    unique: dict[str, Start] = {}
+    for start in found:
+        unique.setdefault(start.recipe.to_json(), start)
+    return tuple(unique.values())
