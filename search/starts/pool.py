@@ -46,9 +46,9 @@ def warm_starts(
 ) -> tuple[Start, ...]:
     """`begun` and at most so many others, the most promising kinds first.
 
-    Those are the base, the recipes the study was given (its user's, the best of earlier studies), task arithmetic with one weight
-    for all experts, the closed form of MetaGPT (arXiv:2406.11385: weights in proportion to the deltas' squared norms),
-    and pairs of experts.
+    Those are the base, the recipes the study was given (its user's, the best of earlier studies), task arithmetic with
+    one weight for all experts, the closed form of MetaGPT (arXiv:2406.11385: weights in proportion to the deltas'
+    squared norms), and pairs of experts.
 
     Args:
         given: groups of recipes over the study's models, by origin.

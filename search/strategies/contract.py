@@ -2,8 +2,8 @@
 
 A strategy decides, the controller acts. Its state is nothing but what it was told: after a restart the
 controller replays `reserve` for every trial by number, then `observe` for every finished one in the order they
-were told, and the strategy proposes what it would have proposed undisturbed. With one trial open at a time that is exact;
-with more, what was open when a trial was proposed is not remembered, and only what was told counts.
+were told, and the strategy proposes what it would have proposed undisturbed. With one trial open at a time that is
+exact; with more, what was open when a trial was proposed is not remembered, and only what was told counts.
 
 A strategy may be part of another. Its own are the trials that it proposed, or that were reserved for it and are no
 start; whatever else it observes is somebody's and is as true. It never waits for single trials while others could be
