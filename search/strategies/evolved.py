@@ -1,125 +1,130 @@
-"""CMA-ES on the space's numbers, started at the best known start with a small step.
+"""CMA-ES on the space's numbers, from coarse to fine, begun at the best known start with a small step.
 
-Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv:1604.00772), through the `cmaes` package. Optuna's own
-sampler drops results that arrive after their generation closed and keeps pickled state in trial attributes;
-here a generation closes as soon as enough results are in, whichever generation they were drawn from, and the
-state is replayed from the trials. Each draw is reseeded by trial number, so a replay draws the same.
+Optuna's own sampler drops results that arrive after their generation closed and keeps pickled state in trial
+attributes; here a generation closes as soon as enough results are in, whichever generation they were drawn from, and
+the state is replayed from the trials. Each draw is reseeded by trial number, so a replay draws the same.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from cmaes import CMA
-from numpy.typing import NDArray
 
 from merging.catalog import Scalar
-from merging.errors import InvalidRecipe, InvalidStudy
+from merging.errors import InvalidRecipe
 from search.seeds import derive
-from search.space import Space, dimensions, middle
+from search.strategies.cma.cube import Cube, Vector
+from search.strategies.cma.distribution import Distribution
+from search.strategies.cma.stages import plan_stages
 from search.strategies.contract import Exhausted, Observation, Proposal, Wait
+from search.strategies.opening import Opening
 
-STEP = 0.15  # initial standard deviation, as a share of each range
-
-Vector = NDArray[np.float64]
+COARSE_TO_FINE = "coarse_to_fine"
+AGAIN = 0.5  # of a stage's step, once its distribution has collapsed
 
 
 class Evolved:
     """CMA-ES over a space without choices.
 
+    It begins when all starts are observed, at the best of them; what is asked for earlier is drawn around the best
+    so far. Each stage begins at the best point seen, and moves to any better one that it did not draw itself.
+
     Args:
-        starts: how many starts lie in the space; the search begins when all of them are observed.
+        opening: of its options `granularity` and `layers`; absent ones are at their defaults.
+
+    Attributes:
+        stage: what moves together now: `coarse`, `segments` or `fine`.
 
     Raises:
         InvalidStudy: the space has a choice, or nothing to vary.
     """
 
-    def __init__(self, space: Space, seed: int, starts: int) -> None:
-        self._space, self._seed, self._starts = space, seed, starts
-        self._dimensions = dimensions(space)
-        self._require_numbers()
-        self._seen: list[tuple[Vector, Observation]] = []
-        self._own: list[tuple[Vector, Observation]] = []
-        self._awaited = starts
-        self._optimiser: CMA | None = None
+    def __init__(self, opening: Opening) -> None:
+        self._space, self._seed = opening.space, opening.seed
+        self._starts = self._awaited = len(opening.starts)
+        self._cube = Cube(opening.space, "cmaes")
+        options, left = opening.options, max(opening.trials - len(opening.starts), 0)
+        self._stages = plan_stages(
+            self._cube.dimensions,
+            left,
+            coarse=options.get("granularity", COARSE_TO_FINE) == COARSE_TO_FINE,
+            layers=options.get("layers", 0),
+            profile=opening.profile,
+        )
+        self._own: set[int] = set()  # the open trials that are its own
+        self._known: list[Vector] = []  # the starts, while none of them is told
+        self._best: tuple[tuple[float, float], Vector] | None = None
+        self._index = self._spent = 0  # the stage, and its trials that ended
+        self._generation: list[tuple[Vector, Observation]] = []
+        self._distribution = self._begin()
+
+    @property
+    def stage(self) -> str:
+        """See the class."""
+        return self._stages[self._index].name
 
     def propose(self, number: int) -> Proposal | Wait | Exhausted:
         """Draw from the current distribution."""
-        if self._optimiser is None:
-            if self._awaited > 0:
-                return Wait()
-            self._optimiser = self._begin(STEP)
-        self._optimiser.reseed_rng(derive(self._seed, number))
-        params = self._params(self._optimiser.ask())
+        self._own.add(number)
+        params = self._cube.params(self._distribution.draw(derive(self._seed, number)))
         try:
             return Proposal(params, self._space.decode(params))
         except InvalidRecipe as error:
             return Proposal(params, None, str(error))
 
     def reserve(self, number: int, proposal: Proposal) -> None:
-        """Nothing to note: the distribution does not depend on what is open."""
+        """Take note of whose it is; until a start is told, search between those that are known."""
+        if number >= self._starts:
+            self._own.add(number)
+        elif proposal.params is not None and self._best is None:
+            self._known.append(self._cube.point(proposal.params))
+            self._distribution = self._begin()
 
     def observe(self, observation: Observation) -> None:
-        """Close a generation when enough of our own draws are in."""
-        is_start = observation.number < self._starts
-        self._awaited -= is_start
-        if observation.params is None or observation.value is None:
-            return
-        point = self._point(observation.params)
-        if not is_start and self._optimiser is None:  # a replay: no proposal was asked for yet
-            self._optimiser = self._begin(STEP)
-        self._seen.append((point, observation))
-        if is_start or self._optimiser is None:
-            return
-        self._own.append((point, observation))
-        if len(self._own) == self._optimiser.population_size:
-            costs = _costs([observed for _, observed in self._own])
-            self._optimiser.tell([(point, cost) for (point, _), cost in zip(self._own, costs, strict=True)])
-            self._own = []
-            if self._optimiser.should_stop():
-                self._optimiser = self._begin(STEP / 2)
+        """Close a generation when enough of our own draws are in, and a stage when its trials are used up."""
+        own = observation.number in self._own
+        self._own.discard(observation.number)
+        if observation.params is not None and observation.value is not None:
+            self._learn(observation, observation.params, own)
+        if observation.number < self._starts:
+            self._awaited -= 1
+            self._distribution = self._begin()
+        self._spent += own
+        most = self._stages[self._index].trials
+        if most is not None and self._spent >= most:
+            self._index, self._spent = self._index + 1, 0
+            self._distribution = self._begin()
 
-    def _begin(self, step: float) -> CMA:
-        """A fresh distribution around the best point seen (the middle, if none was)."""
-        centre = [float(middle(d)) for d in self._dimensions]
-        names = {d.name: value for d, value in zip(self._dimensions, centre, strict=True)}
-        best = max(self._seen, key=lambda s: _rank(s[1]))[0] if self._seen else self._point(names)
-        width = len(self._dimensions)
-        # cmaes wants two dimensions at least; a second, idle one costs nothing
-        bounds = np.array([[0.0, 1.0]] * max(width, 2))
-        mean = np.full(max(width, 2), 0.5)
-        mean[:width] = np.clip(best[:width], 0.0, 1.0)
-        return CMA(mean=mean, sigma=step, bounds=bounds, seed=derive(self._seed, "cma"))
+    def _learn(self, observation: Observation, params: Mapping[str, Scalar], own: bool) -> None:
+        """Take in a trial with a value."""
+        point, rank = self._cube.point(params), _rank(observation)
+        better = self._best is None or rank > self._best[0]
+        if better:
+            self._best = rank, point
+        offsets = self._distribution.offsets(point) if own and self._awaited <= 0 else None
+        if offsets is not None:
+            self._generation.append((offsets, observation))
+            if len(self._generation) == self._distribution.population:
+                self._close()
+        elif better:
+            self._distribution.move(point)
+            self._generation = []  # their offsets are from where it was
 
-    def _point(self, params: dict[str, Scalar] | dict[str, float]) -> Vector:
-        """Parameters -> the unit cube."""
-        point = np.full(max(len(self._dimensions), 2), 0.5)
-        for index, d in enumerate(self._dimensions):
-            low, high, value = d.low, d.high, float(params[d.name])
-            if d.log:
-                low, high, value = math.log(low), math.log(high), math.log(value)
-            point[index] = (value - low) / (high - low)
-        return point
+    def _close(self) -> None:
+        costs = _costs([observed for _, observed in self._generation])
+        ended = [(offsets, cost) for (offsets, _), cost in zip(self._generation, costs, strict=True)]
+        self._generation = []
+        if self._distribution.learn(ended):
+            self._distribution = self._begin(AGAIN)
 
-    def _params(self, point: Vector) -> dict[str, Scalar]:
-        """The unit cube -> parameters."""
-        params: dict[str, Scalar] = {}
-        for d, share in zip(self._dimensions, point, strict=False):
-            share = min(max(float(share), 0.0), 1.0)
-            value = math.exp(math.log(d.low) + share * (math.log(d.high) - math.log(d.low))) if d.log else None
-            value = d.low + share * (d.high - d.low) if value is None else min(max(value, d.low), d.high)
-            params[d.name] = round(value) if d.kind == "int" else value
-        return params
-
-    def _require_numbers(self) -> None:
-        choices = [d.name for d in self._dimensions if d.kind not in ("float", "int")]
-        if choices:
-            raise InvalidStudy(
-                "search.strategy", "cmaes", f"cannot vary choices ({choices[0]})", "name one method, or use tpe"
-            )
-        if not self._dimensions:
-            names = ", ".join(m.name for m in self._space.methods)
-            raise InvalidStudy("space.methods", names, "leaves nothing to vary", "add a method with parameters")
+    def _begin(self, share: float = 1.0) -> Distribution:
+        """A fresh distribution around the best point seen; before that, around the known starts, or the middle."""
+        self._generation = []
+        stage = self._stages[self._index]
+        if self._best is not None:
+            centre = self._best[1]
+        else:
+            centre = np.mean(self._known, axis=0) if self._known else self._cube.middle
+        return Distribution(stage, np.clip(centre, 0.0, 1.0), self._cube.tolerance, share * stage.step)
 
 
 def _rank(observation: Observation) -> tuple[float, float]:

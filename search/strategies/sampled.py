@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -27,8 +28,10 @@ from merging.errors import InvalidRecipe
 from search.seeds import derive
 from search.space import Dimension, Space, dimensions
 from search.strategies.contract import Exhausted, Observation, Proposal, Wait
+from search.strategies.near import draw_near
 
 CONSTRAINTS = "constraints"  # the attribute in which Optuna and its dashboard look for them
+ENOUGH = 10  # points with a value before TPE draws from what it learned
 
 
 class Sampled:
@@ -37,10 +40,16 @@ class Sampled:
     Args:
         make: builds the sampler from a seed.
         objectives: how many numbers a trial is judged by.
+        starts: trials below this number are starts. While fewer than `ENOUGH` points have a value, trials are drawn
+            near the best start, if one lies in the space, and not by the sampler; 0: the sampler draws all.
     """
 
-    def __init__(self, space: Space, seed: int, make: Callable[[int], BaseSampler], objectives: int = 1) -> None:
-        self._space, self._seed, self._make = space, seed, make
+    def __init__(
+        self, space: Space, seed: int, make: Callable[[int], BaseSampler], objectives: int = 1, starts: int = 0
+    ) -> None:
+        self._space, self._seed, self._make, self._starts = space, seed, make, starts
+        self._begun: list[tuple[tuple[float, float], dict[str, Scalar]]] = []  # the starts with values, best first
+        self._points = 0  # with a value
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = optuna.storages.InMemoryStorage()
         directions = [StudyDirection.MAXIMIZE] * objectives
@@ -49,6 +58,11 @@ class Sampled:
 
     def propose(self, number: int) -> Proposal | Wait | Exhausted:
         """Sample every parameter that the walk through the space asks for."""
+        if self._begun and self._points < ENOUGH:
+            rng = np.random.default_rng(derive(self._seed, number))
+            near = draw_near(self._space, [params for _, params in self._begun], rng)
+            self.reserve(number, near)
+            return near
         self._study.sampler = self._make(derive(self._seed, number))
         trial = self._study.ask()
         self._numbers[number] = trial.number
@@ -86,6 +100,10 @@ class Sampled:
         if observation.value is None:
             self._study.tell(number, state=TrialState.FAIL)
             return
+        self._points += 1
+        if observation.number < self._starts and observation.params is not None:
+            self._begun.append(((observation.violation, -observation.value), observation.params))
+            self._begun.sort(key=lambda start: start[0])
         if observation.constraints:  # `Trial.set_constraint` is for trials that this process asked for
             row = self._study.get_trials(deepcopy=False)[number]._trial_id
             self._storage.set_trial_system_attr(row, CONSTRAINTS, list(observation.constraints))
@@ -102,17 +120,22 @@ def random(space: Space, seed: int, objectives: int = 1) -> Sampled:
     return Sampled(space, seed, RandomSampler, objectives)
 
 
-def tpe(space: Space, seed: int, objectives: int = 1) -> Sampled:
-    """Optuna's tree-structured Parzen estimator, joint over the parameters that exist together."""
+def tpe(space: Space, seed: int, objectives: int = 1, starts: int = 0) -> Sampled:
+    """Optuna's tree-structured Parzen estimator, joint over the parameters that exist together.
+
+    Args:
+        starts: trials below this number are starts; it begins near the best of them.
+    """
     if len(space.methods) > 1:  # only then are some parameters conditional on a choice
-        return Sampled(space, seed, _grouped_tpe, objectives)
-    return Sampled(space, seed, partial(_JointTPE, IntersectionSearchSpace(include_pruned=True)), objectives)
+        return Sampled(space, seed, _grouped_tpe, objectives, starts)
+    joint = partial(_JointTPE, IntersectionSearchSpace(include_pruned=True))
+    return Sampled(space, seed, joint, objectives, starts)
 
 
 def _grouped_tpe(seed: int) -> TPESampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is still called so
-        return TPESampler(seed=seed, multivariate=True, group=True)
+        return TPESampler(seed=seed, n_startup_trials=ENOUGH, multivariate=True, group=True)
 
 
 class _JointTPE(TPESampler):
@@ -121,7 +144,7 @@ class _JointTPE(TPESampler):
     """
 
     def __init__(self, shared: IntersectionSearchSpace, seed: int) -> None:
-        super().__init__(seed=seed, multivariate=True)
+        super().__init__(seed=seed, n_startup_trials=ENOUGH, multivariate=True)
         self._shared = shared
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
