@@ -29,7 +29,7 @@ def load_live(base: Path, device: str, dtype: str | None = None) -> tuple[Any, A
     placed = {} if device == "cpu" else {"device_map": {"": device}}  # straight to the device, not through memory
     safe = {"trust_remote_code": False, "local_files_only": True}
     try:
-        with _quiet():
+        with quiet_loading():
             model = AutoModelForCausalLM.from_pretrained(
                 base, dtype=dtype or "auto", use_safetensors=True, **safe, **placed
             )
@@ -53,7 +53,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """No progress bar while the weights load."""
     from transformers.utils import logging
 

@@ -76,6 +76,23 @@ class ResidentModel:
         """Somebody else wrote into the live model: the next candidate is built in full."""
         self._holds.clear()
 
+    def write(self, recipe: Recipe, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the recipe's merge, all of it, into the tensors of another live model, by the result's names.
+
+        Raises:
+            InvalidRecipe: the recipe is for other models, or its result has other tensors.
+            NonFiniteCandidate: a merged tensor has NaN or infinity.
+        """
+        plans = self._engine.plans(recipe)
+        if plans.keys() != tensors.keys():
+            name = min(plans.keys() ^ tensors.keys())
+            problem = f"give the result other tensors than the live model has ({name})"
+            raise InvalidRecipe("slices", len(recipe.slices), problem, "export the recipe, and evaluate the checkpoint")
+        for name, plan in plans.items():
+            self._engine.merge(plan, tensors[name].detach())
+        if any(tensor.is_cuda for tensor in tensors.values()):
+            torch.cuda.synchronize()
+
     def apply(self, recipe: Recipe, where: Callable[[Place], bool] | None = None) -> Build:
         """Makes the live model the recipe's merge.
 
