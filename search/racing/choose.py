@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from search.racing.contract import Racer
 from search.racing.halving import Halving
+from search.racing.history import LearnedFromHistory
 from search.racing.hyperband import Hyperband
 from search.racing.off import Off
 from search.racing.one_shot import OneShot
@@ -27,6 +28,8 @@ def make_racer(policy: Prune, rungs: int, seed: int, raced: Callable[[int], bool
         return PairedTest(rungs, seed)
     if policy == "halving":
         return Halving()
+    if policy == "history":
+        return LearnedFromHistory()
     if policy == "hyperband":
         return Hyperband(rungs, seed, raced)
     return OneShot()

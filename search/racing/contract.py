@@ -5,12 +5,17 @@ whether it goes on. A policy keeps nothing: what it decides depends on what it i
 written down can be made again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from evaluation.result import TaskScore
 from evaluation.statistics import Measure
+from merging.catalog import Scalar
+from merging.errors import InvalidInput
+from search.estimates.contract import Floats
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,14 @@ class Contender:
 
     Attributes:
         value: the objective over the rung's documents, higher is better.
+        params: its point in the search space; None: it lies outside.
     """
 
     number: int
     rung: int
     value: float
     scores: tuple[TaskScore, ...]
+    params: Mapping[str, Scalar] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,48 @@ class Incumbent:
     number: int
     value: float
     scores: tuple[TaskScore, ...]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The complete trials as one rung's documents show them; equal trials give equal arrays.
+
+    Attributes:
+        numbers: ascending.
+        values: the objective over all search documents, [trials].
+        on_rung: the objective over the rung's documents, [trials].
+        items: what each got on the rung's documents, one number a document, [trials, documents].
+        params: each trial's point in the search space; None where it lies outside.
+        documents: of each task, those that the columns of `items` are, one task after the other.
+    """
+
+    numbers: tuple[int, ...]
+    values: Floats
+    on_rung: Floats
+    items: Floats
+    params: tuple[Mapping[str, Scalar] | None, ...]
+    documents: Mapping[str, tuple[int, ...]]
+
+    def row(self, scores: Sequence[TaskScore]) -> Floats:
+        """What another trial got on the same documents: [documents]. Raises as `row_of`."""
+        return row_of(scores, self.documents)
+
+
+def row_of(scores: Sequence[TaskScore], documents: Mapping[str, Sequence[int]]) -> Floats:
+    """One number a document, in that order: its item, or of an item that is a sum and its length their ratio.
+
+    Raises:
+        InvalidInput: one of them was not scored.
+    """
+    found: list[float] = []
+    known = {score.task: dict(zip(score.documents, score.items, strict=True)) for score in scores}
+    for task, wanted in documents.items():
+        for i in wanted:
+            if i not in known.get(task, {}):
+                raise InvalidInput(f"scores.{task}", i, "is a document that was not scored", "score it first")
+            item = known[task][i]
+            found.append(item[0] / item[1] if isinstance(item, list | tuple) else float(item))
+    return np.array(found, np.float32)
 
 
 class Field(Protocol):
@@ -57,6 +106,10 @@ class Field(Protocol):
         """The objective of every trial told or promoted that was scored on that rung's documents, by number."""
         ...
 
+    def past(self, rung: int) -> Past:
+        """The complete trials on the documents of a rung below the last."""
+        ...
+
 
 @dataclass(frozen=True)
 class Promote:
@@ -67,9 +120,15 @@ class Promote:
 
 @dataclass(frozen=True)
 class Stop:
-    """The trial is stopped."""
+    """The trial is stopped.
+
+    Attributes:
+        estimate: what it may be worth on all search documents; None: the policy has no better guess than
+            `Standings.estimate`.
+    """
 
     why: str
+    estimate: float | None = None
 
 
 class Racer(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from evaluation.statistics import Measure
-from search.racing.contract import Contender, Field, Incumbent, Promote, Racer, Stop
+from search.racing.contract import Contender, Field, Incumbent, Past, Promote, Racer, Stop
 
 
 class Proxied:
@@ -53,3 +53,6 @@ class _Above:
 
     def seen(self, rung: int) -> Mapping[int, float]:
         return self._field.seen(rung + 1)
+
+    def past(self, rung: int) -> Past:
+        return self._field.past(rung + 1)

@@ -10,6 +10,7 @@ HALVED_FIRST = 80  # where most trials end at the first rung, what is learned of
 HALVED_SHARE = 13  # but no more than one in so many of all documents: all trials are scored on them
 LEAST_OF_TASK = 4
 FACTOR = 2.0
+EXPLAINED = 160  # documents that show what the winner owes to what; without a race a rung that serves for this alone
 WORTH_A_RACE = 3.0  # times the first rung: a study with fewer documents saves next to nothing by racing
 
 
@@ -21,9 +22,12 @@ def plan_rungs(policy: Prune, documents: int, tasks: int) -> tuple[int, ...]:
         tasks: how many tasks are raced on.
     """
     first = max(LEAST_FIRST, LEAST_OF_TASK * tasks)
-    if policy in ("halving", "hyperband"):
+    if policy in ("halving", "history", "hyperband"):
         first = max(first, min(HALVED_FIRST, documents // HALVED_SHARE))
-    if policy == "off" or documents < WORTH_A_RACE * first:
+    if policy == "off":
+        few = max(EXPLAINED, LEAST_OF_TASK * tasks)
+        return (few, documents) if documents > FACTOR * few else (documents,)
+    if documents < WORTH_A_RACE * first:
         return (documents,)
     return (first, documents) if policy == "one_shot" else rung_totals(documents, first, FACTOR)
 

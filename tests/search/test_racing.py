@@ -9,7 +9,7 @@ import pytest
 from evaluation.result import TaskScore
 from evaluation.statistics import Measure, closed_aggregation
 from search.racing.choose import make_racer
-from search.racing.contract import Contender, Incumbent, Promote, Racer, Stop
+from search.racing.contract import Contender, Incumbent, Past, Promote, Racer, Stop
 from search.racing.halving import ETA, LATEST
 from search.racing.hyperband import Hyperband
 from search.racing.off import Off
@@ -32,6 +32,11 @@ class Table:
         """As the field's."""
         return self.values.get(rung, {})
 
+    def past(self, rung: int) -> Past:
+        """Nothing: no document is written down."""
+        nothing = np.zeros(0)
+        return Past((), nothing, nothing, nothing.reshape(0, 0), (), {})
+
 
 def score(items: Sequence[float]) -> tuple[TaskScore, ...]:
     value = float(np.mean(items))
@@ -53,12 +58,15 @@ def best(items: Sequence[float]) -> Incumbent:
 
 def test_rungs_double_and_a_small_study_has_one() -> None:
     assert plan_rungs("paired_test", 888, 2) == (40, 80, 160, 320, 888)
-    assert plan_rungs("halving", 2000, 2)[:2] == (80, 160), "halving begins higher"
+    assert plan_rungs("halving", 2000, 2)[:2] == plan_rungs("history", 2000, 2)[:2] == (80, 160), (
+        "halving begins higher"
+    )
     assert plan_rungs("hyperband", 650, 2) == (50, 100, 200, 400, 650), "with a thirteenth at most"
     assert plan_rungs("halving", 400, 2)[:2] == (40, 80), "and no less than the others"
     assert plan_rungs("paired_test", 2000, 30)[:2] == (120, 240), "four of each task at least"
     assert plan_rungs("one_shot", 888, 2) == (40, 888)
     assert plan_rungs("hyperband", 119, 1) == (119,) == plan_rungs("off", 119, 1)
+    assert plan_rungs("off", 5000, 1) == (160, 5000), "where nobody is stopped: the winner is explained there"
     sizes = plan_sizes({"a": 300, "b": 100, "c": 50}, ["a", "b"], (40, 80, 400))
     assert sizes == {"a": (30, 60, 300), "b": (10, 20, 100), "c": (0, 0, 50)}
 
@@ -144,7 +152,7 @@ def test_one_shot_stops_everybody_and_off_nobody() -> None:
     assert Off(4).entry(3) == 3 and Off(4).decide(contender([0.0]), Table(best([1.0]))) == Promote(3)
 
 
-@pytest.mark.parametrize("policy", ["off", "paired_test", "halving", "hyperband", "one_shot"])
+@pytest.mark.parametrize("policy", ["off", "paired_test", "halving", "hyperband", "one_shot", "history"])
 def test_with_one_rung_nothing_races(policy: Prune) -> None:
     racer: Racer = make_racer(policy, 1, 0, lambda number: True)
     assert isinstance(racer, Off) and racer.entry(0) == 0
