@@ -13,7 +13,7 @@ from db.events import append_event, lock_studies
 from db.leads import LED, LeadLost
 from db.leases import EXPIRED, FREE, MAX_ATTEMPTS, claim, expired, seconds_to_next_expiry, with_token
 from db.models import EvaluationRow, ScoreRow, StudyRow
-from db.outcomes import as_part, columns, read_evaluation, score_row
+from db.outcomes import as_part, columns, read_evaluation, read_seconds, score_row
 from db.records import DEFAULT_POOL, Evaluation, Lease
 from db.requeue import NO_PROGRESS, find, find_or_add, retry_failed
 from db.session import reader
@@ -35,10 +35,8 @@ class Evaluations:
         Raises:
             LeadLost: there is none, and the study is over.
         """
-        with Session(self._reader) as session:
-            row = find(session, study_id, digest, part, rung)
-            if row is not None:
-                return read_evaluation(session, row), False
+        if (there := self.find(study_id, digest, part, rung)) is not None:
+            return there, False
         with Session(self._writer) as session, session.begin():
             lock_studies(session, [study_id])  # who wants the same at the same moment finds ours
             if session.get_one(StudyRow, study_id).state not in LED:
@@ -46,6 +44,12 @@ class Evaluations:
             row, made = find_or_add(session, study_id, recipe, digest, part, rung)
             session.flush()
             return read_evaluation(session, row), made
+
+    def find(self, study_id: int, digest: str, part: Part, rung: int = 0) -> Evaluation | None:
+        """The evaluation of the recipe with that digest on that rung of that part; None: nobody wanted it."""
+        with Session(self._reader) as session:
+            row = find(session, study_id, digest, part, rung)
+            return None if row is None else read_evaluation(session, row)
 
     def get(self, evaluation_id: int) -> Evaluation:
         """The evaluation with that id, with its outcome once it is done."""
@@ -79,6 +83,14 @@ class Evaluations:
             for evaluation_id, task, value in session.execute(query):
                 found.setdefault(evaluation_id, {})[task] = value
         return found
+
+    def seconds(self, evaluation_id: int, rung: int) -> float | None:
+        """Seconds in which that recipe was built, measured and scored up to that rung of the part, over all workers.
+
+        None: nothing was computed for it there (it was not scored, or all of it was known).
+        """
+        with Session(self._reader) as session:
+            return read_seconds(session, evaluation_id, rung)
 
     def knows(self, study_id: int, digest: str) -> bool:
         """Whether the study has an evaluation of the recipe with that digest, on whatever rung."""

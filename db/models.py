@@ -37,11 +37,14 @@ class StudyRow(Base):
         frozen_digest: digest of the part of `spec` that may not change while the study lives.
         setup: what was derived from it once: fingerprints, layer count, suite digest, task metrics.
         state: `running`, `paused`, `cancelled`, `finished` or `failed`.
-        phase: how far a running study is: `searching`, `rescoring`, `originals`, `holdout` or `judging`.
+        phase: how far a running study is: `searching`, `rescoring`, `originals`, `explaining`, `holdout` or
+            `judging`.
         verdict: the final report, once there is one.
         leader, lead_token, lead_expires_at: the controller that leads the study, its fencing token, and when its
             lead ends by the database's clock. What a controller writes counts only while its token stands here.
         created_at: seconds since 1970, as all times here.
+        searched_seconds: for how long it was searched; time in which it was paused, or not led, does not count.
+        ended: why the search is over (`search.stopping.ended`), while it is.
     """
 
     __tablename__ = "merge_study"
@@ -60,6 +63,8 @@ class StudyRow(Base):
     lead_expires_at: Mapped[float | None]
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
+    searched_seconds: Mapped[float] = mapped_column(server_default="0", default=0.0)
+    ended: Mapped[dict[str, Any] | None]
 
 
 class DocumentSetRow(Base):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import items
@@ -100,3 +100,17 @@ def _outcome(session: Session, row: EvaluationRow) -> Scored | Infeasible | Fail
         device=row.device or "",
         reused=row.documents_reused or 0,
     )
+
+
+def read_seconds(session: Session, evaluation_id: int, rung: int) -> float | None:
+    """Seconds that all that was computed for that evaluation's recipe took, up to a rung of its part; None: nothing."""
+    this = select(EvaluationRow.study_id, EvaluationRow.recipe_digest, EvaluationRow.part)
+    study_id, digest, part = session.execute(this.where(EvaluationRow.id == evaluation_id)).one()
+    query = select(func.sum(EvaluationRow.build_seconds + EvaluationRow.score_seconds)).where(
+        EvaluationRow.study_id == study_id,
+        EvaluationRow.recipe_digest == digest,
+        EvaluationRow.part == part,
+        EvaluationRow.rung <= rung,
+        EvaluationRow.tokens > 0,  # else all of it was known before, and nothing was built
+    )
+    return session.scalar(query)

@@ -27,6 +27,8 @@ class Study:
     verdict: dict[str, Any] | None
     created_at: float
     finished_at: float | None
+    searched_seconds: float = 0.0
+    ended: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from db.evaluations import Evaluations
 from db.events import Events
+from db.fingerprints import Fingerprints
 from db.jobs import Jobs
 from db.keys import Keys
 from db.leads import Leads
@@ -13,7 +14,7 @@ from db.metrics import Metrics
 from db.processes import Processes
 from db.schema import require_head, upgrade
 from db.session import blaming_the_database, make_engine, prepare_home, reader, sqlite_url
-from db.studies import Fingerprints, Studies
+from db.studies import Studies
 from db.trials import Trials
 from db.wakeups import Wakeups
 

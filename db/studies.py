@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Engine, Select, func, select, update
@@ -13,7 +12,7 @@ from db.documents import document_rows, document_set
 from db.events import append_event, lock_studies
 from db.jobs import forget_key, judging
 from db.leads import leading
-from db.models import DocumentSetRow, EvaluationRow, EventRow, FingerprintRow, StudyRow, TrialRow
+from db.models import DocumentSetRow, EvaluationRow, EventRow, StudyRow, TrialRow
 from db.outcomes import as_part, storable
 from db.records import ORIGINALS, DocumentSet, Lead, Study
 from db.requeue import cancel_all, retry_failed
@@ -115,7 +114,8 @@ class Studies:
 
     def reopen(self, study_id: int, spec: dict[str, Any]) -> None:
         """Let a study go on, with a specification that differs only in what may change."""
-        changes = {"state": "running", "why": None, "phase": None, "verdict": None, "finished_at": None, "spec": spec}
+        undone: dict[str, Any] = dict.fromkeys(("why", "phase", "verdict", "finished_at", "ended"))
+        changes = {"state": "running", "spec": spec} | undone
         with Session(self._writer) as session, session.begin():
             verdict = session.get_one(StudyRow, study_id).verdict
             if verdict is not None and session.scalar(_readings(study_id)) == 0:  # an earlier version noted none
@@ -184,6 +184,19 @@ class Studies:
             _close(session.get_one(StudyRow, lead.study_id), "finished", verdict=verdict)
             append_event(session, lead.study_id, "study.verdict", {"winner": verdict["winner"]})
             append_event(session, lead.study_id, "study.state", {"state": "finished", "why": None})
+
+    def searching(self, lead: Lead, seconds: float) -> None:
+        """Add to the time that the study was searched. Raises LeadLost as `enter`."""
+        with leading(self._writer, lead) as session:
+            session.get_one(StudyRow, lead.study_id).searched_seconds += seconds
+
+    def end_search(self, lead: Lead, ended: dict[str, Any]) -> None:
+        """Write down why the search is over; it stays so until the study is reopened. Raises LeadLost as `enter`."""
+        with leading(self._writer, lead) as session:
+            row = session.get_one(StudyRow, lead.study_id)
+            if row.ended is None:
+                row.ended = ended
+                append_event(session, row.id, "search.ended", ended)
 
     def fail(self, lead: Lead, why: str) -> None:
         """Close the study without a report. Raises LeadLost as `enter`."""
@@ -260,29 +273,6 @@ def _cancel(session: Session, row: StudyRow) -> None:
     cancel_all(session, row.id, why)
 
 
-class Fingerprints:
-    """Remembered content fingerprints of model folders, keyed by what their files looked like."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._reader, self._writer = reader(engine), engine
-
-    def get(self, key: str) -> str | None:
-        """The remembered fingerprint, or None."""
-        with Session(self._reader) as session:
-            row = session.get(FingerprintRow, _short(key))
-            return row.fingerprint if row else None
-
-    def put(self, key: str, fingerprint: str) -> None:
-        """Remember a fingerprint."""
-        with Session(self._writer) as session, session.begin():
-            session.merge(FingerprintRow(key=_short(key), fingerprint=fingerprint))
-
-
-def _short(key: str) -> str:
-    """A key as the column holds it: paths are of any length."""
-    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def _study(row: StudyRow) -> Study:
     return Study(
         id=row.id,
@@ -296,4 +286,6 @@ def _study(row: StudyRow) -> Study:
         verdict=row.verdict,
         created_at=row.created_at,
         finished_at=row.finished_at,
+        searched_seconds=row.searched_seconds,
+        ended=row.ended,
     )

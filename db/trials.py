@@ -94,7 +94,11 @@ class Trials:
             return _trial(row) if row else None
 
     def best(self, study_id: int) -> Trial | None:
-        """The best complete trial; None if there is none.
+        """The best complete trial, as `leading` orders them; None if there is none."""
+        return next(iter(self.leading(study_id, 1)), None)
+
+    def leading(self, study_id: int, limit: int) -> tuple[Trial, ...]:
+        """The best complete trials, best first, at most so many.
 
         One that meets all constraints is better than one that does not, and less beyond them than more; then the
         higher value is better, and of equals the first.
@@ -103,11 +107,10 @@ class Trials:
             select(TrialRow)
             .where(TrialRow.study_id == study_id, TrialRow.state == "complete")
             .order_by(TrialRow.violation, TrialRow.value.desc(), TrialRow.number)
-            .limit(1)
+            .limit(limit)
         )
         with Session(self._reader) as session:
-            row = session.scalar(query)
-            return _trial(row) if row else None
+            return tuple(_trial(row) for row in session.scalars(query))
 
     def ready(self, study_id: int) -> tuple[Trial, ...]:
         """Open trials whose evaluation is done, or that need none: they can be told. By number."""
