@@ -20,6 +20,7 @@ from evaluation.artefacts.contract import Beat, Joint, Measure, Measurement, Sub
 from evaluation.artefacts.fisher import measure_fisher
 from evaluation.artefacts.inputs import measure_inputs
 from evaluation.artefacts.likelihoods import ANSWERS, measure_likelihoods, own
+from evaluation.artefacts.loss import measure_loss
 from evaluation.artefacts.masks import measure_masks
 from evaluation.artefacts.merged import measure_merged
 from evaluation.artefacts.propagated import measure_propagated
@@ -46,6 +47,7 @@ _MEASURES: Mapping[ArtefactKind, Measure] = {
     "fisher": measure_fisher,
     "inputs": measure_inputs,
     "likelihoods": measure_likelihoods,
+    "loss": measure_loss,
     "masks": measure_masks,
     "merged inputs": measure_merged,
     "propagated inputs": measure_propagated,

@@ -25,6 +25,7 @@ ArtefactKind = Literal[
     "coefficients",
     "masks",
     "temperature",
+    "loss",
 ]
 
 

@@ -190,4 +190,33 @@ METHODS = (
             _DOCUMENTS,
         ),
     ),
+    Method(
+        "lm_cocktail",
+        "average experts by how well each of them answers a few documents already",
+        "Σ w_t e^(−ℓ_t/T) X_t / Σ w_t e^(−ℓ_t/T), ℓ_t expert t's mean loss in nats a token of the right answers",
+        "merging.methods.cocktail:cocktail",
+        "https://arxiv.org/abs/2311.13534",
+        _ONCE.format("one pass over memory"),
+        "of the experts alone: the paper also counts the base, or the one fine-tuned model, as such; every document "
+        "counts the same; weights multiply what the losses say, and 1 for all is the closed form",
+        artefacts=("loss",),
+        needs_base=False,
+        normalised=True,
+        weight=weight(minimum=0.0),
+        parameters=(
+            Parameter(
+                "temperature",
+                "how little losses count: toward 0 the best expert takes all, at large values the mean is left",
+                "float",
+                5.0,
+                5.0,
+                0.02,
+                20.0,
+                1e-6,
+                1e6,
+                log=True,
+            ),
+            _measure("documents", "most search documents of each task that are read", 32, (8, 256)),
+        ),
+    ),
 )

@@ -75,6 +75,31 @@ def located(space: Space, origin: str, groups: Sequence[GroupMerge]) -> Start:
     return Start(origin, recipe, params) if same else outside
 
 
+def nearest(space: Space, origin: str, groups: Sequence[GroupMerge]) -> Start | None:
+    """The point of the space that has at each depth what these groups have there, as far as its bounds go.
+
+    Args:
+        groups: cover the models' layers.
+
+    Returns:
+        None where the space has not the method, or not its settings, or the point makes no recipe.
+    """
+    params: dict[str, Scalar] = {}
+
+    def pick(dimension: Dimension) -> Scalar:
+        merge = merge_at(groups, space.layer_of(dimension), dimension.modules)
+        params[dimension.name] = value = _value_in(merge, dimension, clipped=True)
+        return value
+
+    try:
+        recipe = space.walk(pick)
+    except (_OutsideSpace, InvalidRecipe):
+        return None
+    # where a space asks for nothing, nobody has looked at the method
+    same = all(group.method == merge_at(groups, group.layers[0], group.modules).method for group in recipe.groups)
+    return Start(origin, recipe, params) if same else None
+
+
 def merge_at(groups: Sequence[GroupMerge], layer: int, modules: str) -> GroupMerge:
     """The group that says how these modules of a layer are merged; of `all`, the one that holds its attention."""
     here = [g for g in groups if g.layers[0] <= layer < g.layers[1]]
@@ -86,8 +111,8 @@ def _span(group: GroupMerge) -> range:
     return range(*group.layers)
 
 
-def _value_in(merge: Merge, dimension: Dimension) -> Scalar:
-    """What a dimension would have to be."""
+def _value_in(merge: Merge, dimension: Dimension, *, clipped: bool = False) -> Scalar:
+    """What a dimension would have to be, or if it may be clipped, the nearest to that."""
     if dimension.role == "method":
         value: Scalar = merge.method
     elif dimension.role == "source":
@@ -101,8 +126,12 @@ def _value_in(merge: Merge, dimension: Dimension) -> Scalar:
         if isinstance(found, dict):
             raise _OutsideSpace
         value = found
-    if dimension.kind in ("float", "int") and not dimension.low <= float(value) <= dimension.high:
-        raise _OutsideSpace
+    if dimension.kind in ("float", "int"):
+        within = min(max(float(value), dimension.low), dimension.high)
+        if within != float(value):
+            if not clipped:
+                raise _OutsideSpace
+            value = round(within) if dimension.kind == "int" else within
     if dimension.kind == "choice" and value not in dimension.choices:
         raise _OutsideSpace
     return value

@@ -6,12 +6,12 @@ begins in the middle of its ranges, at any budget that users have (docs/benchmar
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 
 from evaluation.constraints import BASE
 from merging.profile import Profile
-from merging.recipe import GroupMerge
 from search.space import Space
-from search.starts.inside import located
+from search.starts.given import RECIPE, Given, as_start, near
 from search.starts.known import alone, arithmetic, average, default_start, nothing, plain, whole
 from search.starts.start import Start
 
@@ -19,13 +19,16 @@ LAMBDAS = (0.3, 0.2, 0.1)  # where task arithmetic is best as a rule, the likeli
 SHARE = 3  # the pool, baselines aside, takes no more than one in so many trials
 
 
-def starts(space: Space, needed: Sequence[str] = ()) -> tuple[Start, ...]:
+def starts(
+    space: Space, needed: Sequence[str] = (), given: Mapping[str, Given] = MappingProxyType({})
+) -> tuple[Start, ...]:
     """The starts that every study has, without repetitions, baselines first: each expert alone, the uniform soup, the
-    base where it is needed, and each method of the space at its defaults with equal weights. A search can therefore
-    never return less than its best expert on the search documents.
+    base where it is needed, each method of the space at its defaults with equal weights, and what its user gave. A
+    search can therefore never return less than its best expert on the search documents.
 
     Args:
         needed: origins that the study's objective or constraints compare with; the base is scored only if it is one.
+        given: recipes by origin; of them, the user's.
     """
     names = tuple(space.experts)
     found = [whole(alone(space, name)) for name in names]
@@ -34,28 +37,32 @@ def starts(space: Space, needed: Sequence[str] = ()) -> tuple[Start, ...]:
     if BASE in needed:
         found.append(whole(nothing(space)))
     found += [start for row in space.methods if (start := default_start(space, row)) is not None]
+    found += [as_start(space, origin, recipe) for origin, recipe in given.items() if origin.startswith(RECIPE)]
     return _once(found)
 
 
 def warm_starts(
     space: Space,
     begun: Sequence[Start],
-    given: Mapping[str, tuple[GroupMerge, ...]],
+    given: Mapping[str, Given],
     profile: Profile | None,
     most: int,
 ) -> tuple[Start, ...]:
     """`begun` and at most so many others, the most promising kinds first.
 
-    Those are the base, the recipes the study was given (its user's, the best of earlier studies), task arithmetic with
-    one weight for all experts, the closed form of MetaGPT (arXiv:2406.11385: weights in proportion to the deltas'
-    squared norms), and pairs of experts.
+    Those are the base, the recipes the study was given (its user's, the best of earlier studies) and beside those that
+    lie outside the space the nearest point in it, task arithmetic with one weight for all experts, the closed form of
+    MetaGPT (arXiv:2406.11385: weights in proportion to the deltas' squared norms), and pairs of experts.
 
     Args:
-        given: groups of recipes over the study's models, by origin.
+        given: recipes over the study's models, by origin.
         profile: of the models; None: no closed form.
     """
     others = [] if any(start.origin == BASE for start in begun) else [whole(nothing(space))]
-    others += [located(space, origin, groups) for origin, groups in given.items()]
+    for origin, recipe in given.items():
+        others.append(as_start(space, origin, recipe))
+        if (beside := near(space, origin, recipe)) is not None:
+            others.append(beside)
     names = tuple(space.experts)
     share = round(1.0 / len(names), 6)
     others += [arithmetic(space, f"task_arithmetic:{w:g}", dict.fromkeys(names, w)) for w in (share, *LAMBDAS)]

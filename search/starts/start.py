@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from db.records import ORIGINALS
 from evaluation.constraints import BASE
 from merging.catalog import Scalar
 from merging.recipe import Recipe
@@ -30,3 +31,12 @@ def expert_origin(name: str) -> str:
 def is_baseline(origin: str) -> bool:
     """Whether a start is a fixed point of comparison: an expert, the uniform soup, the base. All are scored in full."""
     return origin in (UNIFORM, BASE) or origin.startswith(expert_origin(""))
+
+
+def is_start(origin: str, strategy: str) -> bool:
+    """Whether its study began with a trial of that origin: no strategy proposed it, and no other trial led to it.
+
+    Args:
+        strategy: the study's.
+    """
+    return origin != strategy and not origin.startswith((f"{strategy}:", ORIGINALS))

@@ -21,7 +21,7 @@ from merging.roles import transposed
 
 @dataclass(frozen=True)
 class Invented:
-    """Satisfies `Measured` for one tensor: random Fisher information, inputs, shares of 1, masks, temperatures."""
+    """Satisfies `Measured` for one tensor: Fisher information, inputs, shares of 1, masks, temperatures, losses."""
 
     fingerprints: Sequence[str]
     shape: tuple[int, ...]
@@ -36,6 +36,8 @@ class Invented:
             return pack(torch.rand(math.prod(self.shape), generator=generator) < 0.5)
         if kind == "temperature":
             return torch.tensor([0.5 + 2.0 * float(torch.rand((), generator=generator)), 0.0])
+        if kind == "loss":
+            return 3.0 * torch.rand((), generator=generator)
         if kind == "coefficients":
             every = [torch.rand((), generator=self._generator(kind, t)) + 0.1 for t in range(len(self.fingerprints))]
             return every[expert] / sum(sorted(every))
@@ -58,7 +60,7 @@ class Invented:
         """As `Measured.figure`."""
         found = self.tensor(kind, expert)
         assert found is not None
-        return float({"mean": found.mean(), "norm": found.norm()}[name]) if found.numel() else 0.0
+        return float({"mean": found.mean(), "norm": found.norm(), "loss": found.mean()}[name]) if found.numel() else 0.0
 
 
 def invent(recipe: Recipe, models: ModelSet) -> None:
@@ -69,7 +71,7 @@ def invent(recipe: Recipe, models: ModelSet) -> None:
             if folder is not None:
                 tensors = dict(_invented(request, models))
                 save_file(tensors, folder / TENSORS)
-                finish(folder, request, {"mean": 0.6, "norm": 100.0})
+                finish(folder, request, {"mean": 0.6, "norm": 100.0, "loss": 0.5})
 
 
 def _invented(request: Request, models: ModelSet) -> Iterator[tuple[str, Tensor]]:
