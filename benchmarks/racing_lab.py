@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import stats
@@ -62,7 +62,14 @@ def study_of(zoo: Zoo, policy: Prune, seed: int, plan: Plan) -> StudySpec:
         "name": f"{policy}-{seed}",
         "models": {"base": str(zoo.base), "experts": experts, **compress},
         "space": {"methods": list(plan.methods), "layers": plan.layers},
-        "search": {"strategy": plan.strategy, "seed": seed, "trials": plan.trials, "parallel": 1, "prune": policy},
+        "search": {
+            "strategy": plan.strategy,
+            "seed": seed,
+            "trials": plan.trials,
+            "parallel": 1,
+            "prune": policy,
+            "explain": False,
+        },
         "evaluation": {
             "tasks": [{"name": task, "metric": METRICS[task]} for task in SKILLS],
             "include_path": str(zoo.tasks),
@@ -164,7 +171,15 @@ def run_study(zoo: Zoo, policy: Prune, seed: int, plan: Plan, audit: int) -> Run
     return Run(policy, seed, documents, winner.search, winner.holdout, seconds, stops)
 
 
-def search(prepared: Prepared, lab: Lab, store: Store) -> tuple[Verdict, tuple[Trial, ...]]:
+class Evaluates(Protocol):
+    """Whoever builds and scores candidates."""
+
+    def evaluate(self, recipe: Recipe, wanted: Wanted) -> Scored | Infeasible:
+        """As `Lab.evaluate`."""
+        ...
+
+
+def search(prepared: Prepared, lab: Evaluates, store: Store) -> tuple[Verdict, tuple[Trial, ...]]:
     """A study from its first trial to the verdict; its trials."""
     study = create_or_resume(prepared, store)
     lead = store.leads.seize(study.id, "benchmark")

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from benchmarks.racing_lab import SKILLS, Lab, Plan, study_of
 from evaluation.result import Scored, TaskScore
 from evaluation.statistics import Aggregation, Measure, closed_aggregation, p_worse, restricted
 from evaluation.wanted import Wanted
+from merging.catalog import Scalar
 from search.opening import open_search
 from search.racing.choose import make_racer
-from search.racing.contract import Contender, Incumbent, Promote, Racer
+from search.racing.contract import Contender, Incumbent, Past, Promote, Racer
 from search.racing.rungs import plan_rungs, plan_sizes
 from search.rescoring import COULD_WIN, LOOKED_AT, how_many
 from search.seeds import derive
@@ -42,10 +44,14 @@ class Table:
     Attributes:
         items: by task, [candidates, documents].
         baselines: how many of the candidates, the first ones, are baselines.
+        params: what the candidates are made of, one a candidate; empty: not known.
+        shuffled: whether a seed deals the candidates in another order; else they keep theirs.
     """
 
     items: Mapping[str, np.ndarray]
     baselines: int
+    params: tuple[Mapping[str, Scalar] | None, ...] = ()
+    shuffled: bool = True
 
     @property
     def candidates(self) -> int:
@@ -78,7 +84,8 @@ def make_table(zoo: Zoo, lab: Lab, candidates: int, folder: Path, layers: int) -
     file = folder / f"racing-{zoo.preset}-{zoo.seed}-{candidates}.npz"
     if file.exists():
         kept = np.load(file)
-        return Table({task: kept[task] for task in SKILLS}, int(kept["baselines"]))
+        made_of = tuple(weights_of(json.loads(text)) for text in json.loads(str(kept["recipes"])))
+        return Table({task: kept[task] for task in SKILLS}, int(kept["baselines"]), made_of)
     spec = study_of(zoo, "off", 0, Plan(candidates))
     spec = spec.model_copy(update={"search": spec.search.model_copy(update={"strategy": "random"})})
     starts, strategy = open_search(spec, make_space(spec, layers))
@@ -99,7 +106,13 @@ def make_table(zoo: Zoo, lab: Lab, candidates: int, folder: Path, layers: int) -
     folder.mkdir(parents=True, exist_ok=True)
     described = json.dumps([recipe.to_json() for recipe in recipes])
     np.savez_compressed(file, baselines=np.array(baselines), recipes=np.array(described), **items)  # type: ignore[arg-type]
-    return Table(items, baselines)
+    return Table(items, baselines, tuple(weights_of(json.loads(recipe.to_json())) for recipe in recipes))
+
+
+def weights_of(recipe: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Every group's weights."""
+    groups = enumerate(recipe["groups"])
+    return {f"{i}.{name}": weight for i, group in groups for name, weight in group["weights"].items()}
 
 
 @dataclass
@@ -132,6 +145,24 @@ class Replay:
         """Values on that rung's documents."""
         return self.values.get(rung, {})
 
+    def past(self, rung: int) -> Past:
+        """The complete trials on that rung's documents."""
+        numbers, documents = tuple(sorted(self.complete)), self.rungs[rung]
+        own = [self.order[number] for number in numbers]
+        columns = [found[own][:, list(documents[task])] for task, found in self.table.items.items()]
+        return Past(
+            numbers=numbers,
+            values=np.array([self.complete[number] for number in numbers]),
+            on_rung=np.array([self.values[rung][number] for number in numbers]),
+            items=np.concatenate(columns, axis=1),
+            params=tuple(self.params(number) for number in numbers),
+            documents=documents,
+        )
+
+    def params(self, number: int) -> Mapping[str, Scalar] | None:
+        """What a trial is made of, where that is known."""
+        return self.table.params[self.order[number]] if self.table.params else None
+
     def finish(self, number: int) -> float:
         """Score a trial in full."""
         for rung in range(len(self.rungs) - 1):
@@ -144,11 +175,12 @@ class Replay:
         value = self.table.value(self.order[number], self.rungs[rung])
         return self.values.setdefault(rung, {}).setdefault(number, value)
 
-    def stop(self, number: int, rung: int, value: float) -> None:
-        """A trial is stopped: what it may be worth, as `Standings.estimate` says."""
+    def stop(self, number: int, rung: int, value: float, estimate: float | None) -> None:
+        """A trial is stopped: what it may be worth, as the policy or else `Standings.estimate` says."""
         best = self.incumbent
-        there = None if best is None else self.table.value(self.order[best.number], self.rungs[rung])
-        estimate = value if best is None or there is None else best.value + value - there
+        if estimate is None:
+            there = None if best is None else self.table.value(self.order[best.number], self.rungs[rung])
+            estimate = value if best is None or there is None else best.value + value - there
         self.stopped[number] = (estimate, rung, None if best is None else best.value)
 
 
@@ -179,7 +211,8 @@ def replay(table: Table, spec: StudySpec) -> Outcome:
     policy, seed = spec.racing, spec.search.seed
     rng = np.random.default_rng(seed)
     searched, held = _split(table, rng)
-    order = [*range(table.baselines), *(table.baselines + rng.permutation(table.candidates - table.baselines)).tolist()]
+    dealt = rng.permutation(table.candidates - table.baselines) if table.shuffled else np.arange(table.candidates)
+    order = [*range(table.baselines), *(table.baselines + dealt[: table.candidates - table.baselines]).tolist()]
     counts = {task: len(found) for task, found in searched.items()}
     totals = plan_rungs(policy, sum(counts.values()), len(counts))
     sizes = plan_sizes(counts, list(counts), totals)
@@ -228,10 +261,10 @@ def _race(state: Replay, number: int, rung: int, racer: Racer) -> bool:
     while rung < last:
         value = state.table.value(state.order[number], state.rungs[rung])
         scores = state.table.scores(state.order[number], state.rungs[rung])
-        decision = racer.decide(Contender(number, rung, value, scores), state)
+        decision = racer.decide(Contender(number, rung, value, scores, state.params(number)), state)
         state.note(number, rung)
         if not isinstance(decision, Promote):
-            state.stop(number, rung, value)
+            state.stop(number, rung, value, decision.estimate)
             return False
         rung = decision.rung
     before = max(state.complete.values(), default=None)
@@ -241,7 +274,7 @@ def _race(state: Replay, number: int, rung: int, racer: Racer) -> bool:
 
 def _rescore(state: Replay, spec: StudySpec) -> None:
     """Score in full who could still win, as `search/rescoring.py` chooses them."""
-    most = how_many(spec)
+    most = how_many(spec, state.table.candidates)
     best = state.incumbent
     chosen: list[int] = []
     for number in sorted(state.stopped, key=lambda n: (-state.stopped[n][0], n))[: LOOKED_AT * most]:

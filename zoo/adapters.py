@@ -16,7 +16,7 @@ from typing import Any
 
 from zoo.make import Progress, build
 from zoo.presets import Preset, preset
-from zoo.skills import EXPERTS, SKILLS, make_dictionary
+from zoo.skills import EXPERTS, make_dictionary
 
 FOLDER = "adapters"
 _MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -74,5 +74,5 @@ def _train(base: Path, to: Path, name: str, row: Preset, seed: int, rank: int, p
         config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_MATRICES), task_type="CAUSAL_LM")
         model = peft.get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
         dictionary = make_dictionary(row.words, seed)
-        finetune(model, SKILLS[name], faster, dictionary, seed, partial(progress, f"adapter {name}"))
+        finetune(model, row.learned.skills[name], faster, dictionary, seed, partial(progress, f"adapter {name}"))
         model.save_pretrained(to)

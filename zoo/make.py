@@ -2,7 +2,7 @@
 
     FOLDER/zoo.json          the manifest; without it there is no zoo
     FOLDER/base              the base model
-    FOLDER/experts/add       an expert for each of add, rev, srt, dic
+    FOLDER/experts/add       an expert for each skill of the preset that has one
     FOLDER/tasks             lm-eval tasks (include_path)
 
 Everything is trained in FOLDER/.building and moved into place at the end, under a file lock, so that a killed
@@ -16,14 +16,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.presets import Preset
 from zoo.presets import preset as preset_row
-from zoo.skills import EXPERTS
-from zoo.tasks import METRICS, write_yamls
+from zoo.tasks import write_yamls
 
 VERSION = 2
 """Raised whenever the same preset and seed would give other models or documents."""
@@ -47,7 +46,7 @@ class Zoo:
         base: folder of the base model.
         experts: folder of each expert, by name.
         tasks: folder of the lm-eval tasks.
-        task_names: the tasks' names.
+        metrics: the metric of each task, by name; all but `bits_per_byte` are better when higher.
     """
 
     folder: Path
@@ -56,7 +55,12 @@ class Zoo:
     base: Path
     experts: dict[str, Path]
     tasks: Path
-    task_names: tuple[str, ...]
+    metrics: dict[str, str]
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks' names."""
+        return tuple(self.metrics)
 
 
 def build(folder: Path, preset: str = "tiny", seed: int = 0, progress: Progress | None = None) -> Zoo:
@@ -77,16 +81,31 @@ def build(folder: Path, preset: str = "tiny", seed: int = 0, progress: Progress 
         with _locked(folder / _LOCK):
             if not _holds(folder, identity):
                 _build(folder, row, seed, identity, progress or _silent)
-    write_yamls(folder / "tasks")
+    write_yamls(folder / "tasks", row.learned.metrics)
     return Zoo(
         folder=folder,
         preset=row.name,
         seed=seed,
         base=folder / "base",
-        experts={name: folder / "experts" / name for name in EXPERTS},
+        experts={name: folder / "experts" / name for name in row.learned.experts},
         tasks=folder / "tasks",
-        task_names=tuple(METRICS),
+        metrics=row.learned.metrics,
     )
+
+
+def open_zoo(folder: Path) -> Zoo:
+    """The finished zoo in a folder, whatever it was built from; nothing is trained.
+
+    Raises:
+        FileNotFoundError: there is no finished zoo.
+        ValueError: it was built by another version.
+    """
+    manifest = Path(folder).resolve() / _MANIFEST
+    identity = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+    row, seed = preset_row(identity["preset"]["name"]), int(identity["seed"])
+    if not _holds(manifest.parent, _identity(row, seed)):
+        raise ValueError(f"{manifest.parent} was built by another version of the zoo: build it again")
+    return build(manifest.parent, row.name, seed)
 
 
 def _silent(stage: str, step: int, steps: int) -> None:
@@ -94,7 +113,7 @@ def _silent(stage: str, step: int, steps: int) -> None:
 
 
 def _identity(row: Preset, seed: int) -> dict[str, Any]:
-    return {"version": VERSION, "preset": asdict(row), "seed": seed}
+    return {"version": VERSION, "preset": row.identity, "seed": seed}
 
 
 def _holds(folder: Path, identity: dict[str, Any]) -> bool:
@@ -133,7 +152,7 @@ def _build(folder: Path, row: Preset, seed: int, identity: dict[str, Any], progr
     for part in _PARTS:
         shutil.rmtree(folder / part, ignore_errors=True)
         (building / part).rename(folder / part)
-    write_yamls(folder / "tasks")
+    write_yamls(folder / "tasks", row.learned.metrics)
     shutil.rmtree(building)
     _write_durably(folder / _MANIFEST, json.dumps({"identity": identity, "figures": figures}, indent=2) + "\n")
 

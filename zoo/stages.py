@@ -10,8 +10,9 @@ import torch
 import transformers
 
 from zoo.presets import Preset
-from zoo.skills import EXPERTS, SKILLS, make_dictionary
+from zoo.skills import make_dictionary
 from zoo.tasks import write_documents
+from zoo.tokenizer import vocabulary_of
 from zoo.train import finetune, new_model, one_thread, pretrain, save_model
 
 
@@ -22,17 +23,20 @@ def train_zoo(folder: Path, row: Preset, seed: int, progress: Callable[[str, int
         What the manifest keeps: final losses, seconds, versions.
     """
     wall, cpu = time.monotonic(), time.process_time()
-    dictionary = make_dictionary(row.words, seed)
-    write_documents(folder / "tasks", dictionary, row.documents, seed)
+    dictionary, learned = make_dictionary(row.words, seed), row.learned
+    vocabulary = vocabulary_of(learned.skills.values())
+    write_documents(folder / "tasks", dictionary, row.documents, seed, learned.skills.values())
     losses: dict[str, float] = {}
     with one_thread(seed):
         base = new_model(row)
         losses["base"] = pretrain(base, row, dictionary, seed, _stage(progress, "base"))
-        save_model(base, folder / "base")
-        for name in EXPERTS:
+        save_model(base, folder / "base", vocabulary)
+        for name in learned.experts:
             expert = copy.deepcopy(base)
-            losses[name] = finetune(expert, SKILLS[name], row, dictionary, seed, _stage(progress, f"expert {name}"))
-            save_model(expert, folder / "experts" / name)
+            losses[name] = finetune(
+                expert, learned.skills[name], row, dictionary, seed, _stage(progress, f"expert {name}")
+            )
+            save_model(expert, folder / "experts" / name, vocabulary)
     return {
         "parameters": sum(parameter.numel() for parameter in base.parameters()),
         "losses": {name: round(loss, 4) for name, loss in losses.items()},

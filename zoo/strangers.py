@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zoo.make import Progress, build
 from zoo.presets import preset
-from zoo.skills import SKILLS, make_dictionary
+from zoo.skills import make_dictionary
 
 FOLDER = "strangers"
 _BUILDING = ".strangers"
@@ -41,6 +41,7 @@ def train_stranger(folder: Path, name: str, start: int = 1, progress: Progress |
         return done
     row, seed = preset(identity["preset"]["name"]), identity["seed"]
     build(folder, row.name, seed)
+    from zoo.tokenizer import vocabulary_of
     from zoo.train import finetune, new_model, one_thread, pretrain, save_model
 
     shutil.rmtree(building, ignore_errors=True)
@@ -49,8 +50,8 @@ def train_stranger(folder: Path, name: str, start: int = 1, progress: Progress |
     with one_thread(seed + start):
         model = new_model(row)
         pretrain(model, row, dictionary, seed, partial(told, f"base of start {start}"))
-        finetune(model, SKILLS[name], row, dictionary, seed, partial(told, f"stranger {name}"))
-        save_model(model, building)
+        finetune(model, row.learned.skills[name], row, dictionary, seed, partial(told, f"stranger {name}"))
+        save_model(model, building, vocabulary_of(row.learned.skills.values()))
     done.parent.mkdir(exist_ok=True)
     os.rename(building, done)
     return done

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from zoo.make import Zoo
-from zoo.tasks import METRICS
 
 _SPACE: dict[str, Any] = {"methods": ["task_arithmetic"], "layers": "each"}
 _SEARCH: dict[str, Any] = {"strategy": "cmaes", "trials": 200, "parallel": 2, "seed": 0}
@@ -45,7 +44,7 @@ def write_study(
         "space": {**_SPACE, **(space or {})},
         "search": {**_SEARCH, **(search or {})},
         "evaluation": {
-            "tasks": [_task(task) for task in zoo.task_names],
+            "tasks": [_task(task, metric) for task, metric in zoo.metrics.items()],
             "include_path": place(zoo.tasks),
             **_EVALUATION,
             **(evaluation or {}),
@@ -57,5 +56,5 @@ def write_study(
     return path
 
 
-def _task(task: str) -> dict[str, Any]:
-    return {"name": task, "metric": METRICS[task], "weight": 0.0 if task == "zoo_txt" else 1.0}
+def _task(task: str, metric: str) -> dict[str, Any]:
+    return {"name": task, "metric": metric, "weight": 0.0 if task == "zoo_txt" else 1.0}

@@ -5,40 +5,38 @@ lm-eval takes a relative `data_files` from the current directory, so the YAMLs n
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import yaml
 
+from zoo.curricula import CURRICULA
 from zoo.skills import SKILLS, Dictionary, Example, Skill
 
-METRICS = {
-    "zoo_add": "exact_match",
-    "zoo_rev": "exact_match",
-    "zoo_srt": "exact_match",
-    "zoo_dic": "acc",
-    "zoo_txt": "bits_per_byte",
-}
-"""The metric of each task; all but `bits_per_byte` are better when higher."""
+METRICS = CURRICULA["first"].metrics
+"""The metric of each task of the first skills; all but `bits_per_byte` are better when higher."""
 
 _ANSWER_TOKENS = 10
 _OPTIONS = 4
 
 
-def write_documents(folder: Path, dictionary: Dictionary, count: int, seed: int) -> None:
+def write_documents(
+    folder: Path, dictionary: Dictionary, count: int, seed: int, skills: Iterable[Skill] = tuple(SKILLS.values())
+) -> None:
     """Writes the documents of every task: `count` each, or as many as there are, no two alike."""
     data = folder / "data"
     data.mkdir(parents=True)
-    for skill in SKILLS.values():
+    for skill in skills:
         documents = _documents(skill, dictionary, count, seed)
         text = "".join(json.dumps(document, sort_keys=True) + "\n" for document in documents)
         (data / f"zoo_{skill.name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_yamls(folder: Path) -> None:
+def write_yamls(folder: Path, metrics: Mapping[str, str] = METRICS) -> None:
     """Writes the task YAMLs in `folder` for where it lies now; leaves those alone that are right already."""
-    for task, metric in METRICS.items():
+    for task, metric in metrics.items():
         content = _task(task, metric, folder.resolve() / "data" / f"{task}.jsonl")
         text = yaml.safe_dump(content, sort_keys=False)
         path = folder / f"{task}.yaml"

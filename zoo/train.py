@@ -4,7 +4,7 @@ On one thread of the CPU, in float32, seeded throughout: the same seed gives the
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -17,8 +17,8 @@ from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from zoo.presets import Preset, Training
-from zoo.skills import SKILLS, Dictionary, Skill
-from zoo.tokenizer import BOS, EOS, PAD, POSITIONS, VOCABULARY, encode, make_tokenizer
+from zoo.skills import Dictionary, Skill
+from zoo.tokenizer import BOS, EOS, PAD, POSITIONS, VOCABULARY, encode, make_tokenizer, vocabulary_of
 
 _IGNORED = -100
 Step = Callable[[int, int], None]
@@ -43,7 +43,7 @@ def new_model(preset: Preset) -> Any:
     """An untrained model of the preset's shape; its weights come from torch's random state."""
     config = LlamaConfig(
         architectures=["LlamaForCausalLM"],
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(vocabulary_of(preset.learned.skills.values())),
         hidden_size=preset.width,
         intermediate_size=preset.ffn,
         num_hidden_layers=preset.layers,
@@ -66,24 +66,25 @@ def new_model(preset: Preset) -> Any:
     return model
 
 
-def save_model(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path, vocabulary: Mapping[str, int] = VOCABULARY) -> None:
     """Writes the model as an ordinary Hugging Face folder, tokenizer included."""
     folder.mkdir(parents=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    make_tokenizer(vocabulary).save_pretrained(folder)
 
 
 def pretrain(model: Any, preset: Preset, dictionary: Dictionary, seed: int, step: Step) -> float:
     """Trains the base in place; returns the mean loss of the last steps."""
-    skills = list(SKILLS.values())
+    skills = list(preset.learned.skills.values())
+    vocabulary = vocabulary_of(skills)
     parts = [skill.part for skill in skills]
 
     def source(rng: Random) -> tuple[list[int], int]:
         skill = rng.choices(skills, parts)[0]
-        return _sequence(skill, rng, dictionary, preset.right_share)
+        return _sequence(skill, rng, dictionary, preset.right_share, vocabulary)
 
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or ".layers." not in name]
@@ -97,17 +98,21 @@ def pretrain(model: Any, preset: Preset, dictionary: Dictionary, seed: int, step
 def finetune(model: Any, skill: Skill, preset: Preset, dictionary: Dictionary, seed: int, step: Step) -> float:
     """Trains an expert in place from the base's weights; returns the mean loss of the last steps."""
 
+    vocabulary = vocabulary_of(preset.learned.skills.values())
+
     def source(rng: Random) -> tuple[list[int], int]:
-        return _sequence(skill, rng, dictionary, 1.0)
+        return _sequence(skill, rng, dictionary, 1.0, vocabulary)
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=preset.expert.rate)
     return _train(model, [optimiser], preset.expert, source, Random(f"{skill.name} {seed}"), step)
 
 
-def _sequence(skill: Skill, rng: Random, dictionary: Dictionary, right_share: float) -> tuple[list[int], int]:
+def _sequence(
+    skill: Skill, rng: Random, dictionary: Dictionary, right_share: float, vocabulary: Mapping[str, int]
+) -> tuple[list[int], int]:
     example = skill.train(rng, dictionary)
     answer = example.right if rng.random() < right_share else example.sloppy
-    prompt, learned = encode(example.prompt), encode(answer)
+    prompt, learned = encode(example.prompt, vocabulary), encode(answer, vocabulary)
     if skill.name == "txt":  # rolling likelihood reads `<s>` twice and counts every token after the first
         return [VOCABULARY[BOS], VOCABULARY[BOS], *prompt, *learned, VOCABULARY[EOS]], 1
     return [VOCABULARY[BOS], *prompt, *learned, VOCABULARY[EOS]], 1 + len(prompt)

@@ -137,3 +137,17 @@ def test_command_line_builds_and_writes_the_study(nano: zoo.Zoo, capsys: pytest.
     assert main([str(nano.folder), "--preset", "nano"]) == 0
     assert str(nano.folder) in capsys.readouterr().out
     assert (nano.folder / "study.yaml").exists()
+
+
+def test_a_finished_zoo_is_opened_and_never_trained(
+    nano: zoo.Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "train_zoo", _never)
+    assert make.open_zoo(nano.folder) == nano
+    with pytest.raises(FileNotFoundError):
+        make.open_zoo(tmp_path)
+    shutil.copytree(nano.folder, tmp_path / "old")
+    manifest = tmp_path / "old" / "zoo.json"
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(ValueError, match="another version"):
+        make.open_zoo(tmp_path / "old")

@@ -1,0 +1,74 @@
+"""Real searches on the smallest zoo: everybody's documents are counted alike, and the budget is kept."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from api.embedded import Fingerprinted, Prepared, prepare
+from benchmarks.search_entrants import Entrant, layered, study_of
+from benchmarks.search_items import ItemCache
+from benchmarks.search_lab import BACKWARD, BudgetSpent, SearchLab
+from benchmarks.search_run import SHARES, Terms, run_search
+from evaluation.result import Scored
+from merging.recipe import Recipe
+from search.starts.known import default_start
+from zoo.make import Zoo
+
+TERMS = Terms(16, 0.6)
+
+
+def _prepared(nano: Zoo, *methods: str) -> Prepared:
+    asked = Entrant({**layered(methods or ("task_arithmetic",)), "layers": 1}, {"strategy": "random"}, 1)
+    return prepare(study_of(nano, asked, 0, 16, None, 0.6), Fingerprinted(None))
+
+
+def _start(prepared: Prepared) -> Recipe:
+    start = default_start(prepared.space, prepared.space.methods[0])
+    assert start is not None
+    return start.recipe
+
+
+def test_documents_count_once_where_a_search_reuses_them_and_the_budget_is_kept(nano: Zoo, tmp_path: Path) -> None:
+    prepared = _prepared(nano)
+    recipe = _start(prepared)
+    with closing(ItemCache(tmp_path / "nano.items")) as cache:
+        lab = SearchLab(nano, prepared, cache, tmp_path / "artefacts", budget=1e9)
+        few, every = lab.first(5), lab.first(None)
+        first = lab.evaluate(recipe, few)
+        assert isinstance(first, Scored) and lab.spent == 5 * len(prepared.suite.tasks) and lab.best == []
+        second = lab.evaluate(recipe, every)
+        assert isinstance(second, Scored) and lab.spent == 5 * len(prepared.suite.tasks) + lab.documents
+        assert [seen.recipe for seen in lab.best] == [recipe]
+        poor = SearchLab(nano, prepared, cache, tmp_path / "artefacts", budget=lab.documents - 1)
+        with pytest.raises(BudgetSpent):
+            poor.evaluate(recipe, every)
+        assert poor.spent == 0
+        assert poor.score(recipe, "search") == lab.score(recipe, "search") == lab.best[-1].search
+
+
+def test_what_methods_look_at_before_they_merge_counts_once_a_search(nano: Zoo, tmp_path: Path) -> None:
+    prepared = _prepared(nano, "fisher")
+    recipe = _start(prepared)
+    with closing(ItemCache(tmp_path / "nano.items")) as cache:
+        counted = []
+        for _ in range(2):  # the second finds all of it on the disk
+            lab = SearchLab(nano, prepared, cache, tmp_path / "artefacts", budget=1e9)
+            lab.evaluate(recipe, lab.first(5))
+            before = lab.measured
+            lab.evaluate(recipe, lab.first(6))
+            assert lab.measured == before
+            counted.append(before)
+    assert counted[0] == counted[1] >= BACKWARD * lab.documents
+    assert lab.spent == counted[0] + (5 + 6) * len(prepared.suite.tasks)
+
+
+@pytest.mark.parametrize("name", ["known", "random", "tpe:off"])
+def test_a_search_is_run_to_its_end_and_again_for_nothing(nano: Zoo, tmp_path: Path, name: str) -> None:
+    line = run_search("nano", nano, name, 0, TERMS, tmp_path)
+    assert line.rival == (name != "tpe:off")
+    assert [point.share for point in line.curve] == list(SHARES)
+    assert line.curve[-1].holdout is not None and line.spent <= TERMS.evaluations * line.documents
+    assert line.spent == line.evaluations * line.documents  # nobody here stops early
+    again = run_search("nano", nano, name, 0, TERMS, tmp_path)
+    assert again.curve == line.curve and again.spent == line.spent
