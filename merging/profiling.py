@@ -4,7 +4,10 @@ import torch
 
 from merging.models import ModelSet
 from merging.profile import Profile
+from merging.roles import role, transposed
 from merging.statistics import gram_matrix
+
+_BLOCK = 4096  # inputs of a matrix between which products are kept; the catalog's default of `block`
 
 
 def profile(models: ModelSet) -> Profile:
@@ -18,3 +21,16 @@ def profile(models: ModelSet) -> Profile:
             total[int(layer)] += gram_matrix(stack)
     inner = tuple(tuple(tuple(row) for row in layer) for layer in total[:, 1:, 1:].tolist())
     return Profile(inner=inner, base=tuple(total[:, 0, 0].tolist()))
+
+
+def sums_bytes(models: ModelSet) -> int:
+    """Bytes of the sums that methods keep which fit every matrix to what reaches it (`pleas_pp`): float32, two products
+    of inputs for each matrix and expert.
+    """
+    total, config = 0, models.base.config
+    for name in models.base.names:
+        shape = models.shape(name)
+        if role(name, shape, config) == "matrix":
+            inputs = shape[0 if transposed(name, config) else 1]
+            total += inputs * min(inputs, _BLOCK)
+    return 2 * 4 * len(models.names) * total

@@ -16,6 +16,7 @@ from search.starts.known import alone, arithmetic, average, default_start, nothi
 from search.starts.start import Start
 
 LAMBDAS = (0.3, 0.2, 0.1)  # where task arithmetic is best as a rule, the likeliest first
+COCKTAIL, FEW = "lm_cocktail", 8  # documents of each task: the paper's are five in all
 SHARE = 3  # the pool, baselines aside, takes no more than one in so many trials
 
 
@@ -47,16 +48,20 @@ def warm_starts(
     given: Mapping[str, Given],
     profile: Profile | None,
     most: int,
+    *,
+    answers: bool = False,
 ) -> tuple[Start, ...]:
     """`begun` and at most so many others, the most promising kinds first.
 
     Those are the base, the recipes the study was given (its user's, the best of earlier studies) and beside those that
     lie outside the space the nearest point in it, task arithmetic with one weight for all experts, the closed form of
-    MetaGPT (arXiv:2406.11385: weights in proportion to the deltas' squared norms), and pairs of experts.
+    MetaGPT (arXiv:2406.11385: weights in proportion to the deltas' squared norms) and that of LM-Cocktail
+    (arXiv:2311.13534: by the experts' losses on a few documents), and pairs of experts.
 
     Args:
         given: recipes over the study's models, by origin.
-        profile: of the models; None: no closed form.
+        profile: of the models; None: nothing by norms.
+        answers: whether the tasks say what is right; else there are no losses.
     """
     others = [] if any(start.origin == BASE for start in begun) else [whole(nothing(space))]
     for origin, recipe in given.items():
@@ -64,11 +69,14 @@ def warm_starts(
         if (beside := near(space, origin, recipe)) is not None:
             others.append(beside)
     names = tuple(space.experts)
-    share = round(1.0 / len(names), 6)
+    share = 1.0 / len(names)
     others += [arithmetic(space, f"task_arithmetic:{w:g}", dict.fromkeys(names, w)) for w in (share, *LAMBDAS)]
     if profile is not None and (total := sum(profile.squares)) > 0:
         closed = {name: square / total for name, square in zip(names, profile.squares, strict=True)}
         others.append(arithmetic(space, "metagpt", closed))
+    if answers:
+        cocktail = space.uniform(COCKTAIL, dict.fromkeys(names, 1.0), {"documents": FEW})
+        others.append(Start(COCKTAIL, cocktail, None))
     if len(names) > 2:
         others += [plain(space, f"pair:{a}+{b}", {a: 0.5, b: 0.5}) for a, b in combinations(names, 2)]
     unique = _once([*begun, *others])

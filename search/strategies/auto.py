@@ -1,0 +1,40 @@
+"""`auto`: the strategy for whoever names none. What it searches was planned before the study began (`search.planning`);
+here is how.
+
+One objective: an arm for each method, each begun at the best that is known of it. Several: a Gaussian process, which
+makes most of few trials, then NSGA-II, whose proposals cost the same however many trials there are.
+"""
+
+from dataclasses import replace
+
+from search.strategies.arms.search import Arms
+from search.strategies.contract import Strategy
+from search.strategies.declared import options_of
+from search.strategies.gaussian import Gaussian
+from search.strategies.nsga.search import nsga2
+from search.strategies.opening import Opening
+from search.strategies.sampled import tpe
+from search.strategies.staged import Part, Staged
+
+MODELLED = 100
+"""Trials after which several objectives are left to NSGA-II: a process over more learns little and takes long."""
+
+
+def auto(opening: Opening) -> Strategy:
+    """The strategy of a study that names none.
+
+    Raises:
+        InvalidStudy: there is nothing to vary.
+    """
+    space, begun = opening.space, len(opening.starts)
+    if opening.objectives > 1:
+        model = Part("gp", Gaussian(_with(opening, "gp")), max(MODELLED - begun, 0))
+        return Staged([model, Part("nsga2", nsga2(_with(opening, "nsga2")))], begun)
+    if space.per_group and len(space.methods) > 1:  # a choice for each group: no arm stands for one
+        return tpe(space, opening.seed, starts=begun)
+    return Arms(_with(opening, "arms"))
+
+
+def _with(opening: Opening, name: str) -> Opening:
+    """The opening for one of its parts, whose options are at their defaults."""
+    return replace(opening, options=options_of(name, {}))

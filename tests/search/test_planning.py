@@ -1,0 +1,92 @@
+"""What `auto` decides before a study begins."""
+
+from typing import Any
+
+import pytest
+
+from search.planning import (
+    BLIND,
+    FITTED,
+    LEARNED,
+    MOST_MEASURED,
+    MOST_RANGES,
+    SHORT,
+    TEXTS,
+    Known,
+    Plan,
+    plan,
+    planned,
+)
+from search.study import StudySpec
+from tests.search.factories import make_spec
+
+
+def auto(**sections: Any) -> StudySpec:
+    content = {"search": {"strategy": "auto", "trials": 100}, "space": {"methods": None}} | sections
+    return make_spec(**content)
+
+
+def known(**more: Any) -> Known:
+    return Known(**{"layer_count": 4, "measured_bytes": 1000, "documents": 300, "answers": True} | more)
+
+
+def of(spec: StudySpec, found: Known) -> Plan:
+    made = plan(spec, found)
+    assert made is not None
+    return made
+
+
+def test_other_strategies_search_what_they_say() -> None:
+    spec = make_spec()
+    assert plan(spec, known()) is None and planned(spec, None) is spec
+
+
+def test_it_learns_from_documents_where_they_say_what_is_right_and_memory_allows() -> None:
+    assert of(auto(), known()).methods == (FITTED, *BLIND)
+    large = of(auto(), known(measured_bytes=MOST_MEASURED + 1))
+    assert large.methods == (LEARNED, *BLIND) and "more than" in large.why[0]
+    blind = of(auto(), known(answers=False))
+    assert blind.methods == BLIND and "what is right" in blind.why[0]
+
+
+def test_learning_is_worth_a_share_of_the_budget_and_no_more() -> None:
+    short = {f"{LEARNED}.{name}": value for name, value in SHORT.items()}
+    alone = of(auto(), known(measured_bytes=MOST_MEASURED + 1))
+    assert alone.fixed == short, "there is no other that learns"
+    rich = of(auto(search={"strategy": "auto", "trials": 4000}), known())
+    assert rich.methods == (FITTED, LEARNED, *BLIND) and rich.fixed == {f"{FITTED}.documents": TEXTS}
+    between = of(auto(search={"strategy": "auto", "trials": 1000}), known(documents=300))
+    assert between.fixed == {f"{FITTED}.documents": TEXTS} | short
+
+
+def test_methods_and_layers_that_a_study_names_stay() -> None:
+    spec = auto(space={"methods": ["ties"], "layers": 2})
+    found = of(spec, known())
+    assert (found.methods, found.layers) == (("ties",), 2)
+    assert of(auto(space={"methods": None, "layers": "each"}), known()).layers == 4
+
+
+@pytest.mark.parametrize(
+    ("trials", "layers", "ranges"),
+    [(20, 32, 1), (60, 32, 7), (1000, 32, MOST_RANGES), (100, 4, 4)],
+)
+def test_more_trials_pay_for_finer_layers(trials: int, layers: int, ranges: int) -> None:
+    spec = auto(search={"strategy": "auto", "trials": trials})
+    assert of(spec, known(layer_count=layers)).layers == ranges
+
+
+def test_a_budget_in_documents_counts_as_the_trials_it_pays_for() -> None:
+    spec = auto(search={"strategy": "auto", "trials": 1000, "budget": {"documents": 1500}})
+    assert of(spec, known(documents=300)).layers == 1, "twenty trials of a quarter each"
+
+
+def test_a_planned_study_has_the_plan_s_space() -> None:
+    spec = auto()
+    found = planned(spec, of(spec, known()))
+    assert found.space.fixed == {f"{FITTED}.documents": TEXTS}
+    assert found.space.layers == 4 and found.space.method_names == (FITTED, *BLIND)
+
+
+def test_what_the_study_fixes_or_bounds_stays() -> None:
+    spec = auto(space={"methods": None, "fixed": {"task_arithmetic.lambda": 0.5}})
+    assert planned(spec, of(spec, known())).space.fixed["task_arithmetic.lambda"] == 0.5
