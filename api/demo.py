@@ -9,6 +9,9 @@ from api.run import run_file
 from zoo.make import Zoo, build
 from zoo.study import write_study
 
+_UNSAID = {"methods": None, "layers": None}
+_LIMITS = {"trials": 60}
+
 
 def run_demo(folder: Path, *, as_json: bool) -> None:
     """Train the zoo, search it, print the verdict, export the winner; run again it goes on or shows the result.
@@ -17,7 +20,8 @@ def run_demo(folder: Path, *, as_json: bool) -> None:
         folder: where the models, the study file, the database and the export go.
     """
     zoo = _train(folder / "zoo", Console(stderr=True))
-    study = write_study(zoo, folder / "study.yaml", name="zoo-demo")
+    # what a user writes who leaves the search to us
+    study = write_study(zoo, folder / "study.yaml", name="zoo-demo", space=_UNSAID, search={"strategy": None} | _LIMITS)
     run_file(study, folder / "winner", export=True, devices=(), home=folder / "home", as_json=as_json)
 
 

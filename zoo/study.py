@@ -27,7 +27,7 @@ def write_study(
     """Writes the study to `path`; its model and task paths are relative to the file's folder.
 
     Args:
-        space, search, evaluation: keys of those sections to set instead of the demo's.
+        space, search, evaluation: keys of those sections to set beside or instead of those above; None leaves one out.
     """
     path = Path(path).resolve()
 
@@ -41,8 +41,8 @@ def write_study(
             "base": place(zoo.base),
             "experts": [{"path": place(folder), "name": expert} for expert, folder in zoo.experts.items()],
         },
-        "space": {**_SPACE, **(space or {})},
-        "search": {**_SEARCH, **(search or {})},
+        "space": _said(_SPACE, space),
+        "search": _said(_SEARCH, search),
         "evaluation": {
             "tasks": [_task(task, metric) for task, metric in zoo.metrics.items()],
             "include_path": place(zoo.tasks),
@@ -54,6 +54,10 @@ def write_study(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
+
+
+def _said(section: Mapping[str, Any], instead: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in {**section, **(instead or {})}.items() if value is not None}
 
 
 def _task(task: str, metric: str) -> dict[str, Any]:
