@@ -20,8 +20,12 @@ from search.yamlfile import read_yaml
 _MERGEKIT = {"merge_method", "models", "slices", "modules", "base_model"}  # keys of its files, never of ours
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, models: Layout | None = None) -> Recipe:
     """The recipe in a JSON or YAML file, ours or a mergekit configuration; its folders made absolute (from the file's).
+
+    Args:
+        models: of the models that it is of, where these are known: then nothing but the file is read. Else the folders
+            that a mergekit configuration names are opened.
 
     Raises:
         InvalidRecipe: unreadable, or anything in it is wrong.
@@ -34,6 +38,8 @@ def load_recipe(path: Path) -> Recipe:
         raise InvalidRecipe("recipe file", str(path), f"is not YAML ({error})", "mend that line") from error
     root = path.resolve().parent
     if isinstance(content, dict) and "schema" not in content and _MERGEKIT & content.keys():
+        if models is not None:
+            return read(content, root, lambda folder: models)
         _check_folders(parse(content), root)
         return read(content, root, layout_of)
     return resolved(parse_recipe(content), root)

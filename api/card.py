@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from api.describe import describe
+from api.explained import explained
 from db.records import Evaluation, Study, Trial
 from db.store import Store
 from evaluation.result import Scored, TaskScore
@@ -94,7 +95,15 @@ def score_lines(verdict: Verdict | None, trial: int, scores: Sequence[TaskScore]
         "| task | metric | search documents (± standard error) | holdout (± standard error; 95% interval) |",
         "|---|---|---|---|",
     ]
-    return [*header, *rows, f"{total}{finalist.high:.4f}) |", "", *_belief(finalist, verdict)]
+    return [*header, *rows, f"{total}{finalist.high:.4f}) |", "", *_belief(finalist, verdict), *_owes(trial, verdict)]
+
+
+def _owes(trial: int, verdict: Verdict) -> list[str]:
+    """What the winner owes to what, a paragraph; of others nothing is known."""
+    told = verdict.explanation
+    if told is None or told.trial != trial:
+        return []
+    return ["", " ".join(explained(told))]
 
 
 def own_lines(tasks: Sequence[dict[str, Any]]) -> list[str]:

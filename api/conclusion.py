@@ -4,16 +4,18 @@ from collections.abc import Iterator
 
 from rich.filesize import decimal
 
+from api.explained import explained
 from merging.compression import Compression
-from search.starts.start import UNIFORM
-from search.verdict import Compressed, Finalist, Verdict
+from search.starts.start import UNIFORM, is_baseline
+from search.twins import twin_origin
+from search.verdict import Against, Compressed, Finalist, Verdict
 
 SIGNIFICANT = 0.05
 
 
 def conclusion(verdict: Verdict) -> str:
     """What the verdict says: what the winner beats, what became of its score, and what else must be known."""
-    parts = (_rivals, _score, _constraints, _cost, _compression, _rest)
+    parts = (_rivals, _gain, _score, _constraints, _cost, _compression, _explanation, _rest)
     return " ".join(sentence for part in parts for sentence in part(verdict))
 
 
@@ -29,7 +31,7 @@ def _rival(rival: Finalist, verdict: Verdict) -> str:
     if against is None:
         return _unbeaten(name, verdict)
     if against.p_value >= SIGNIFICANT:
-        return f"The holdout does not show that the winner beats {name} ({p_text(against.p_value)})."
+        return f"On the holdout the winner is not significantly better than {name}: {_measured(against)}."
     if against.difference > 0:
         return f"The winner beats {name} by {against.difference:.3f} ({p_text(against.p_value)})."
     worse = f"is worse than {name} by {-against.difference:.3f} ({p_text(against.p_value)})"
@@ -39,16 +41,40 @@ def _rival(rival: Finalist, verdict: Verdict) -> str:
     return f"On the holdout the winner {worse}: use that one{condition}."
 
 
+def _measured(against: Against) -> str:
+    interval = f"95% interval {against.low:+.3f} to {against.high:+.3f}"
+    return f"{against.difference:+.3f} ({interval}, {p_text(against.p_value)})"
+
+
 def _unbeaten(name: str, verdict: Verdict) -> str:
     """That the winner is a baseline, with what keeps others from having been looked at or from counting."""
+    won = f"The winner is {name} itself."
     if any(kept.search > 0 for kept in verdict.constraints):
-        return f"No recipe that could be compared came nearer to meeting the constraints than {name}."
+        return f"{won} No recipe that could be compared came nearer to meeting the constraints than {name}."
     which = "scored in full" if verdict.pruned else "tried"
     limits = {"could be compared": verdict.missing, "meets the constraints": verdict.constraints}
     but = [text for text, there in limits.items() if there]
     that = f" that {' and '.join(but)}" if but else ""
     better = "scored better" if verdict.measured_as is None else f"ranked higher by {verdict.objective}"
-    return f"No recipe {which}{that} {better} on the search documents than {name}."
+    return f"{won} No recipe {which}{that} {better} on the search documents than {name}."
+
+
+def _gain(verdict: Verdict) -> Iterator[str]:
+    """What the search added to the best of what it began with."""
+    best, winner = verdict.best_start, verdict.of(verdict.winner)
+    if best is None or is_baseline(winner.label):  # that a baseline won was said
+        return
+    gain = winner.search - best.search
+    if winner.trial == best.trial:
+        yield f"The search found nothing better than its best start ({best.label})."
+    elif winner.label == twin_origin(best.trial):
+        yield f"The winner is the search's best start ({best.label}) with the experts as they are."
+    elif verdict.measured_as is not None:
+        yield f"The winner ranks above the search's best start ({best.label})."
+    elif gain >= 0:
+        yield f"On the search documents the search gained {gain:+.3f} over its best start ({best.label})."
+    else:
+        yield f"The search's best start ({best.label}) scored {-gain:.3f} more, and breaks the constraints by more."
 
 
 def _score(verdict: Verdict) -> Iterator[str]:
@@ -131,10 +157,18 @@ def _paid(packed: Compressed, pair: tuple[int, int], search: float) -> str:
     )
 
 
+def _explanation(verdict: Verdict) -> Iterator[str]:
+    """What the winner owes to what."""
+    if verdict.explanation is not None:
+        yield from explained(verdict.explanation)
+
+
 def _rest(verdict: Verdict) -> Iterator[str]:
     for who, why in verdict.missing.items():
         yield f"Not compared: {who} ({why})."
-    if verdict.exhausted:
+    if verdict.ended is not None:
+        yield f"The search ended after {verdict.trials} trials: {verdict.ended.why}."
+    elif verdict.exhausted:  # as an earlier version said it
         yield f"The search ended after {verdict.trials} trials: it had nothing left to try."
 
 

@@ -18,6 +18,20 @@ def describe(recipe: Recipe) -> str:
     return f"{named} ({', '.join(weights)}{where})" if weights else f"{named}{where}"
 
 
+def counted(ended: int, asked: int | None, share: float | None) -> str:
+    """How far a search is: `12/60`, or `12 (34% of the budget)`.
+
+    Args:
+        ended: trials that are over.
+        asked: how many there are to be; None: as many as the budget allows.
+        share: how much of the nearest limit is used up; None: that is not known.
+    """
+    trials = f"{ended}" if asked is None else f"{ended}/{asked}"
+    if share is None or (asked is not None and share <= ended / asked):
+        return trials
+    return f"{trials} ({share:.0%} of the budget)"
+
+
 def duration(seconds: float) -> str:
     """`42s`, `3m 05s`, `2h 10m`."""
     whole = round(seconds)

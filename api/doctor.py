@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.findings import Finding, State
-from api.kept import kept_line
+from api.kept import kept_line, plan_lines
 from api.output import print_json, screen
 from api.places import require_writable
 from api.service.checkup import check_up, is_configured
@@ -162,4 +162,6 @@ def _study(path: Path) -> Iterator[Finding]:
     if prepared.packed is not None:
         yield Finding("memory", "ok", kept_line(prepared.packed.to_json()))
     yield Finding("tasks", "ok", f"search + holdout documents: {sizes}")
+    for line in plan_lines(plan) if (plan := prepared.setup.get("plan")) else ():
+        yield Finding("space", "ok", line.strip())
     yield Finding("space", "ok", f"{len(space.groups)} groups, methods {', '.join(m.name for m in space.methods)}")

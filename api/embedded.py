@@ -12,24 +12,31 @@ from typing import Any
 from api.documents import Plan, plan_documents
 from api.fitting import Fitted, compression, fitted
 from api.locks import only_runner
+from api.planning import decided, has_answers
+from api.starting import given_recipes, require_trials, with_starts
 from db.records import DocumentSet, Lead, Study, Trial
 from db.store import Store
 from evaluation.chat import template_folder
 from evaluation.live import check_loads
 from evaluation.result import Part
 from evaluation.suite import Suite
-from merging.errors import Conflict, InvalidInput, InvalidStudy
+from merging.errors import Conflict, InvalidInput
 from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
 from merging.profiling import profile
 from search.appraisal import reach_verdict
-from search.controller import Search, SearchFailed, Told
+from search.controller import Search, Told
 from search.course import Course, Finished
 from search.finalists import HoldoutFailed
 from search.mirror import Mirror, mirror_url
-from search.opening import open_search
-from search.space import Space, make_space
+from search.opening import fixed_starts, open_search
+from search.planning import planned
+from search.references import SearchFailed
+from search.space import Space, make_space, space_of
 from search.starts.start import Start
+from search.stopping.ended import Ended
+from search.stopping.enough import require_documents
+from search.stopping.resuming import is_over
 from search.study import StudySpec
 from search.twins import searched
 from search.verdict import Verdict
@@ -49,6 +56,7 @@ class Watcher:
         told: a trial ended.
         documents: an evaluation's id, its documents done and their total.
         warning: something beside the point went wrong; the run goes on.
+        ended: the search is over, and why.
     """
 
     phase: Callable[[str], None]
@@ -56,6 +64,7 @@ class Watcher:
     told: Callable[[Told], None]
     documents: Callable[[int, int, int], None]
     warning: Callable[[str], None]
+    ended: Callable[[Ended], None] = lambda ended: None
 
 
 @dataclass(frozen=True)
@@ -104,19 +113,17 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     layer_count = models.layout.layer_count
     suite = load_suite(spec)
     by = compression(spec, models)
-    space = make_space(spec, layer_count, suite.tuning_digest, by)
-    begin, _ = open_search(spec, space)
-    if spec.search.trials < len(begin):
-        raise InvalidStudy(
-            "search.trials",
-            spec.search.trials,
-            f"is fewer than the {len(begin)} starts (experts, uniform soup, defaults) that every study begins with",
-            f"use {len(begin)} or more",
-        )
+    choice = decided(spec, models, suite)
+    space = make_space(planned(spec, choice), layer_count, suite.tuning_digest, by)
+    given = {origin: found.to_json() for origin, found in given_recipes(spec, space, models.layout).items()}
+    open_search(spec, space)
+    require_trials(spec, fixed_starts(spec, space, {"starts": given}))
     plan = plan_documents(spec, suite, models.companions_digest)
+    require_documents(spec, fixed_starts(spec, space, {"starts": given}), plan.sets)
     check_loads(Path(spec.models.base), models.base.names)
     packed = fitted(spec, models, by) if by else None  # last: it may take minutes
-    setup = _setup(spec, models, suite, plan)
+    setup = _setup(spec, models, suite, plan) | ({"plan": choice.model_dump(mode="json")} if choice else {})
+    setup["starts"] = given
     if packed is not None:
         setup["compressed"] = packed.to_json()
     begin, _ = open_search(spec, space, setup)
@@ -137,8 +144,8 @@ def _setup(spec: StudySpec, models: ModelSet, suite: Suite, plan: Plan) -> dict[
         "rungs": list(plan.rungs),
         "aggregations": plan.aggregations,
         "proxy": plan.proxied,
+        "answers": has_answers(suite),
         "profile": profile(models).model_dump(mode="json"),
-        "starts": {},
     }
 
 
@@ -165,12 +172,12 @@ def create_or_resume(prepared: Prepared, store: Store) -> Study:
     spec = prepared.spec
     found = store.studies.find(spec.name)
     if found is None:
-        documents = prepared.documents
-        return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), prepared.setup, documents)
+        return create(prepared, store)
     if found.frozen_digest != spec.frozen_digest():
         raise Conflict(
-            f"a study named {spec.name!r} exists with other settings; only search.trials, search.parallel, "
-            "search.pool and evaluation.batch_size may change: give this one another name, or --home another folder"
+            f"a study named {spec.name!r} exists with other settings; only search.trials, search.budget, search.stop, "
+            "search.parallel, search.pool and evaluation.batch_size may change: give this one another name, or --home "
+            "another folder"
             f"{_new_experts(found, spec)}"
         )
     require_unchanged(found, prepared.setup)
@@ -182,6 +189,20 @@ def _new_experts(study: Study, spec: StudySpec) -> str:
     known = {expert["path"] for expert in study.spec["models"]["experts"]}
     new = [expert.name for expert in spec.models.experts if expert.path not in known and expert.policy is not None]
     return f" ({', '.join(new)} were found since; list the old experts by path and name to go on)" if new else ""
+
+
+def create(prepared: Prepared, store: Store, about: Mapping[str, Any] | None = None) -> Study:
+    """The row of a new study, with all that it begins with.
+
+    Args:
+        about: what its setup says beside what was found out.
+
+    Raises:
+        NameTaken: there is a study of that name.
+    """
+    spec = prepared.spec
+    setup = with_starts(prepared.setup, spec, prepared.space, store) | dict(about or {})
+    return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, prepared.documents)
 
 
 _TIES = {
@@ -224,7 +245,7 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
     spec = prepared.spec
     with only_runner(home, spec.name):
         study = create_or_resume(prepared, store)
-        if _is_over(study, spec, store):
+        if is_over(study, spec, store.trials.all(study.id), store.studies.documents(study.id)):
             return Verdict.model_validate(study.verdict)
         store.studies.reopen(study.id, spec.to_json())
         study = store.studies.by_id(study.id)  # it may have more trials now
@@ -238,12 +259,6 @@ def run_study(prepared: Prepared, store: Store, home: Path, devices: tuple[str, 
             raise
 
 
-def _is_over(study: Study, spec: StudySpec, store: Store) -> bool:
-    if study.verdict is None:
-        return False
-    return study.verdict["exhausted"] or len(searched(store.trials.all(study.id))) >= spec.search.trials
-
-
 def _search(
     prepared: Prepared,
     study: Study,
@@ -254,7 +269,7 @@ def _search(
     watcher: Watcher,
 ) -> Verdict:
     spec = prepared.spec
-    mirror = Mirror(mirror_url(store.url, home), study, prepared.space, store, watcher.warning)
+    mirror = Mirror(mirror_url(store.url, home), study, space_of(study), store, watcher.warning)
     earlier = store.trials.all(study.id)
     mirror.sync()
     if earlier:
@@ -265,8 +280,8 @@ def _search(
         mirror.sync()
 
     # more open trials than workers would only be proposed from older knowledge
-    parallel, space = min(spec.search.parallel, len(devices)), prepared.space
-    search = Search(study, spec, parallel, space, *open_search(spec, space, study.setup), told)
+    parallel, space = min(spec.search.parallel, len(devices)), space_of(study)
+    search = Search(study, spec, parallel, space, *open_search(spec, space, study.setup), told, on_ended=watcher.ended)
     with Pool(store, study.id, devices, home / "logs" / spec.name, watcher.documents) as pool:
         course = Course(search, lead, store, pool.announce, watcher.phase)
         finished = course.run(pool)

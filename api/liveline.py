@@ -11,6 +11,7 @@ from rich.text import Text
 PHASES = {
     "rescoring": "scoring in full who could still win",
     "originals": "scoring the best with the experts as they are",
+    "explaining": "scoring the winner with parts left out",
     "holdout": "scoring the finalists on the holdout",
     "judging": "comparing the finalists",
 }

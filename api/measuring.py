@@ -10,6 +10,7 @@ from typing import Any
 
 from api.embedded import load_suite
 from api.fitting import compression
+from api.planning import decided
 from evaluation.frame import frame
 from evaluation.live import live_tensors, load_live
 from merging.artefacts.request import Request, requests
@@ -19,6 +20,7 @@ from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
+from search.planning import planned
 from search.space import make_space
 from search.starts.known import default_start
 from search.study import StudySpec
@@ -46,7 +48,9 @@ def measured(spec: StudySpec, device: str, begun: Begun, cache: FingerprintCache
     experts = {e.name: Path(e.path) for e in spec.models.experts}
     models = ModelSet.open(Path(spec.models.base), experts, cache=cache, tokenizer=spec.models.tokenizer)
     models = models.compressed(compression(spec, models))
-    space = make_space(spec, models.layout.layer_count, load_suite(spec).tuning_digest, models.compression)
+    suite = load_suite(spec)
+    spec = planned(spec, decided(spec, models, suite))
+    space = make_space(spec, models.layout.layer_count, suite.tuning_digest, models.compression)
     looking = [row for row in space.methods if row.artefacts]
     if not looking:
         names = ", ".join(spec.space.method_names)

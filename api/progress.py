@@ -6,13 +6,14 @@ from contextlib import AbstractContextManager
 
 from rich.console import Console
 
-from api.describe import describe, duration
+from api.describe import counted, describe, duration
 from api.embedded import Watcher
 from api.liveline import PHASES, LiveLine
 from db.records import Trial
 from db.store import Store
 from search.controller import Told
 from search.judge import violation
+from search.stopping.ended import Ended
 
 
 class RunProgress:
@@ -27,12 +28,13 @@ class RunProgress:
         self._line = LiveLine(console, self._parts)
         self._phase = ""
         self._began = time.monotonic()
-        self._first: tuple[float, int] | None = None  # when the first trial of this run ended, and its count
-        self._done, self._total = 0, 0
+        self._first: tuple[float, float] | None = None  # when the first trial of this run ended, and the share used up
+        self._far, self._share = "", 0.0
         self._best: Trial | None = None
         self._best_recipe = ""
         self._documents: dict[int, int] = {}  # documents done, by evaluation
-        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents, self._line.say)
+        say = self._line.say
+        self.watcher = Watcher(self._on_phase, self._on_resumed, self._on_told, self._on_documents, say, self._on_ended)
 
     def shown(self) -> AbstractContextManager[None]:
         """Show the live line until the block ends; without a terminal nothing is drawn, lines are printed."""
@@ -52,13 +54,16 @@ class RunProgress:
         self._line.say(f"going on after {ended} trials{best}")
 
     def _on_told(self, event: Told) -> None:
-        self._done, self._total = event.ended, event.total
-        self._first = self._first or (time.monotonic(), self._done)
+        self._far, self._share = counted(event.ended, event.total, event.share), event.share
+        self._first = self._first or (time.monotonic(), self._share)
         trial = event.trial
         better = self._is_better(trial)
         if not self._line.drawn or better:
             self._line.say(self._told_line(trial, better))
         self._line.refresh()
+
+    def _on_ended(self, ended: Ended) -> None:
+        self._line.say(f"the search ended: {ended.why}")
 
     def _is_better(self, trial: Trial) -> bool:
         """Whether the trial is the best so far; if so it is remembered."""
@@ -82,13 +87,13 @@ class RunProgress:
         elif violation(trial):
             value = f"{value}, beyond the constraints"
         tail = f"  best so far: {self._best_recipe}" if better else ""
-        return f"{self._done}/{self._total}  trial {trial.number}  {trial.origin}  {value}{tail}"
+        return f"{self._far}  trial {trial.number}  {trial.origin}  {value}{tail}"
 
     def _parts(self) -> list[str]:
         elapsed = time.monotonic() - self._began
         parts = [self._phase]
-        if self._total:
-            parts.append(f"trial {self._done}/{self._total}")
+        if self._far:
+            parts.append(f"trial {self._far}")
         if self._best is not None:
             parts.append(f"best {self._best.value:.4f} (trial {self._best.number}: {self._best_recipe})")
         if documents := sum(self._documents.values()):
@@ -98,10 +103,10 @@ class RunProgress:
         return parts
 
     def _seconds_left(self) -> float | None:
-        if self._first is None or self._done <= self._first[1]:
+        if self._first is None or self._share <= self._first[1]:
             return None
-        each = (time.monotonic() - self._first[0]) / (self._done - self._first[1])
-        return each * (self._total - self._done)
+        whole = (time.monotonic() - self._first[0]) / (self._share - self._first[1])
+        return whole * (1.0 - self._share)
 
 
 def _rank(trial: Trial) -> tuple[float, float]:

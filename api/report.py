@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from api.conclusion import p_value
+from api.describe import counted
 from api.methods_page import allowed, experts, needs, shown, weights
 from db.records import Trial
 from merging.catalog import CATALOG, Method, Parameter
-from search.verdict import Finalist, TaskPair, Verdict
+from search.explain.record import Ablation, Explanation, Importance
+from search.verdict import Finalist, FrontPoint, TaskPair, Verdict
 
 
 def verdict_table(verdict: Verdict) -> Table:
@@ -79,6 +81,91 @@ def tasks_table(verdict: Verdict) -> Table:
     return table
 
 
+def starts_table(verdict: Verdict) -> Table:
+    """The best of what the search began with, by score on the search documents."""
+    left = len(verdict.starts) - _STARTS_SHOWN
+    table = Table(title="What the search began with", caption=f"and {left} more" if left > 0 else None)
+    for name in ("start", "trial", "search", "documents"):
+        table.add_column(name, justify="left" if name == "start" else "right")
+    for start in verdict.starts[:_STARTS_SHOWN]:
+        score = f"{'' if start.full else '≈ '}{start.search:.4f}"
+        # names of files and studies are other people's text: never markup
+        table.add_row(Text(start.label), str(start.trial), score, str(start.documents))
+    return table
+
+
+_STARTS_SHOWN = 10
+
+
+def front_table(front: Sequence[FrontPoint]) -> Table:
+    """The trials of a front, the recommended one first, with their values on the search documents."""
+    left = len(front) - _FRONT_SHOWN
+    more = f"and {left} more; " if left > 0 else ""
+    table = Table(title=f"Front of {len(front)}", caption=f"{more}search documents; the recipes: with --json")
+    for name in ("trial", "found by", *front[0].tasks):
+        table.add_column(name, justify="left" if name == "found by" else "right")
+    for index, point in enumerate(front[:_FRONT_SHOWN]):
+        knee = " (knee, recommended)" if index == 0 else ""
+        values = [f"{value:.4f}" for value in point.tasks.values()]
+        table.add_row(str(point.trial), Text(f"{point.label}{knee}"), *values, style="bold" if knee else "")
+    return table
+
+
+_FRONT_SHOWN = 20
+
+
+def verdict_tables(verdict: Verdict) -> list[Table]:
+    """All tables of a verdict; earlier versions said nothing of starts, and explained nothing."""
+    tables = [verdict_table(verdict), tasks_table(verdict), *([starts_table(verdict)] if verdict.starts else [])]
+    tables += [front_table(verdict.front)] if len(verdict.front) > 1 else []
+    if (told := verdict.explanation) is not None:
+        tables += [ablations_table(told)] if told.ablations else []
+        tables += [importance_table(told.importance)] if told.importance is not None else []
+    return tables
+
+
+def ablations_table(told: Explanation) -> Table:
+    """The winner with one thing changed: what that costs."""
+    table = Table(title="What the winner owes to what")
+    table.caption = (
+        f"each change scored on the {told.documents} search documents on which the winner has {told.score:.4f}; these "
+        "helped to pick the winner, so that a small cost may be luck"
+    )
+    for name in ("winner", "search", "costs", "95% interval", "p", "most of all in"):
+        table.add_column(name, justify="left" if name in ("winner", "most of all in") else "right")
+    for ablation in told.ablations:
+        # names of experts and tasks are other people's text: never markup
+        table.add_row(Text(ablation.said), *_ablation_cells(ablation))
+    return table
+
+
+def _ablation_cells(ablation: Ablation) -> list[str | Text]:
+    if ablation.score is None or ablation.difference is None or ablation.p_value is None:
+        return ["", "", Text(ablation.why or ""), "", ""]
+    interval = f"{ablation.low:+.4f} – {ablation.high:+.4f}"
+    task, lost = max(ablation.tasks.items(), key=lambda one: one[1], default=("", 0.0))
+    most = Text(f"{task} ({lost:+.4f})" if lost > 0 else "")
+    return [f"{ablation.score:.4f}", f"{ablation.difference:+.4f}", interval, p_value(ablation.p_value), most]
+
+
+def importance_table(found: Importance) -> Table:
+    """What the trials' scores depended on: shares of the variance that a model of them explains."""
+    table = Table(title=f"What the scores of {found.trials} trials depended on")
+    table.caption = f"a sum of one curve for each number, which explains {found.explained:.0%} of the variance"
+    table.add_column("of")
+    table.add_column("share", justify="right")
+    groups = {"weights of ": found.experts, "at ": found.places, "": found.parameters}
+    for index, (before, shares) in enumerate(groups.items()):
+        if index and shares:
+            table.add_section()
+        for name, share in list(shares.items())[:_SHARES_SHOWN]:
+            table.add_row(Text(f"{before}{name}"), f"{share:.0%}")
+    return table
+
+
+_SHARES_SHOWN = 8  # of each kind
+
+
 def _with_error(pair: TaskPair) -> str:
     error = "" if pair.holdout_stderr is None else f" ± {pair.holdout_stderr:.4f}"
     return f"{pair.holdout:.4f}{error}"
@@ -105,13 +192,19 @@ def _score(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class StudyLine:
-    """A study in the table: its trials by state, how many were asked for, the best value so far."""
+    """A study in the table: its trials by state, how many were asked for, the best value so far.
+
+    Attributes:
+        asked: None: as many as its budget allows.
+        share: how much of the nearest of its limits is used up; None: earlier services do not say.
+    """
 
     name: str
     state: str
     trials: Mapping[str, int]
-    asked: int
+    asked: int | None
     best: float | None
+    share: float | None = None
 
 
 def studies_table(lines: Sequence[StudyLine]) -> Table:
@@ -121,7 +214,8 @@ def studies_table(lines: Sequence[StudyLine]) -> Table:
         table.add_column(name)
     for line in lines:
         ended = sum(count for state, count in line.trials.items() if state != "open")
-        table.add_row(line.name, line.state, f"{ended}/{line.asked}", "" if line.best is None else f"{line.best:.4f}")
+        far = counted(ended, line.asked, line.share)
+        table.add_row(line.name, line.state, far, "" if line.best is None else f"{line.best:.4f}")
     return table
 
 

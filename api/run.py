@@ -7,17 +7,18 @@ from rich.console import Console
 
 from api.conclusion import conclusion
 from api.embedded import Fingerprinted, prepare, run_study
-from api.kept import kept_line
+from api.kept import setup_lines
 from api.output import print_json, screen
 from api.places import require_writable
 from api.progress import RunProgress
-from api.report import tasks_table, verdict_table
+from api.report import verdict_tables
 from api.winner import export_winner, is_own_export
 from db.store import Store, find_home, open_home
 from evaluation.evaluators.endpoint import require_keys
 from evaluation.quiet import quiet_libraries
 from evaluation.vllm.installed import require_backend
 from merging.errors import InvalidInput, OutputError
+from search.strategies.proposer.settings import require_key
 from search.study import StudySpec, load_study
 from search.verdict import Verdict
 
@@ -36,6 +37,7 @@ def run_file(
     require_devices(devices)
     require_backend(spec.evaluation)
     require_keys(spec.evaluation)
+    require_key(spec.search.strategy, spec.search.options)
     home = home.absolute()
     place = (to.absolute() if to else home / "exports" / spec.name) if export else None
     require_writable("home", home, "choose another folder with --home")
@@ -46,8 +48,8 @@ def run_file(
     with _waiting(console, "checking models and tasks"):
         quiet_libraries()
         prepared = prepare(spec, cache)
-    if prepared.packed is not None:
-        console.print(kept_line(prepared.packed.to_json()), highlight=False, soft_wrap=True)
+    for line in setup_lines(prepared.setup):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     store = store or open_home(home)
     cache.save(store.fingerprints)
     progress = RunProgress(store, console)
@@ -105,6 +107,6 @@ def _show(verdict: Verdict, place: Path | None, *, as_json: bool) -> None:
         print_json(verdict.model_dump(mode="json", by_alias=True) | {"exported_to": str(place) if place else None})
         return
     console = screen()
-    console.print(verdict_table(verdict), tasks_table(verdict), conclusion(verdict), highlight=False)
+    console.print(*verdict_tables(verdict), conclusion(verdict), highlight=False)
     if place is not None:
         console.print(f"The winner is in {place}", highlight=False, soft_wrap=True)

@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from api.conclusion import conclusion
+from api.fronts import front_entries
+from api.howfar import how_far
 from api.locks import is_being_run
 from api.output import print_json, screen
-from api.report import StudyLine, studies_table, tasks_table, trials_table, verdict_table
+from api.report import StudyLine, front_table, studies_table, trials_table, verdict_tables
 from db.records import Study, Trial
 from db.store import Store, find_home
 from evaluation.result import Scored
 from merging.errors import NotFound
+from search.fronts import front_of
 from search.verdict import Verdict
 
 
@@ -32,14 +35,16 @@ def show_status(name: str | None, home: Path, *, as_json: bool) -> None:
     studies = (store.studies.get(name),) if name else store.studies.all()
     if as_json:
         found = [_summary(store, study, home) for study in studies]
-        print_json(found[0] if name else found)
+        print_json(found[0] | _front(store, studies[0]) if name else found)
         return
     console = screen()
     console.print(studies_table([_line(store, study, home) for study in studies]))
     for study in studies if name else ():
         if study.verdict:
             verdict = Verdict.model_validate(study.verdict)
-            console.print(verdict_table(verdict), tasks_table(verdict), conclusion(verdict), highlight=False)
+            console.print(*verdict_tables(verdict), conclusion(verdict), highlight=False)
+        elif front := front_of(store, study):
+            console.print(front_table(front))
         if study.why:
             console.print(f"failed: {study.why}", markup=False)
 
@@ -56,8 +61,9 @@ def show_trials(name: str, home: Path, *, as_json: bool) -> None:
 
 
 def _line(store: Store, study: Study, home: Path) -> StudyLine:
-    asked = study.spec["search"]["trials"]
-    return StudyLine(study.name, _state(study, home), store.studies.counts(study.id), asked, _best(store, study))
+    how = how_far(store, study)
+    counts = store.studies.counts(study.id)
+    return StudyLine(study.name, _state(study, home), counts, how.asked, _best(store, study), how.share)
 
 
 def _best(store: Store, study: Study) -> float | None:
@@ -76,10 +82,17 @@ def _summary(store: Store, study: Study, home: Path) -> dict[str, Any]:
         "state": _state(study, home),
         "why": study.why,
         "trials": store.studies.counts(study.id),
-        "trials_asked": study.spec["search"]["trials"],
+        "trials_asked": (how := how_far(store, study)).asked,
+        "used_up": how.share,
+        "ended": study.ended,
         "best": _best(store, study),
         "verdict": study.verdict,
     }
+
+
+def _front(store: Store, study: Study) -> dict[str, Any]:
+    front = front_entries(store, study)
+    return {} if front is None else {"front": [entry.model_dump(mode="json") for entry in front]}
 
 
 def _detail(store: Store, trial: Trial) -> dict[str, Any]:

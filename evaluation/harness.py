@@ -50,6 +50,11 @@ class HarnessTask:
         return self.metric if self.filter == "none" else f"{self.metric},{self.filter}"
 
     @property
+    def generates(self) -> bool:
+        """Whether the model answers with texts of its own."""
+        return bool(self._task.OUTPUT_TYPE == "generate_until")
+
+    @property
     def version(self) -> str:
         """The task's version, as its author counts."""
         return str(self._task.VERSION)

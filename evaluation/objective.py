@@ -14,6 +14,7 @@ Scale = tuple[float, float]  # (offset, scale) of a task: its oriented value v c
 
 RANKED: tuple[Kind, ...] = ("borda", "borda_documents", "kemeny")  # a candidate's number depends on the others'
 RELATIVE: tuple[Kind, ...] = (*RANKED, "pareto")  # who is best can be said only of all candidates together
+CLIP = (0.0, 1.2)  # how far a task may count where tasks are mixed to recommend one of a front
 SMALLEST_STEP = 0.05  # the least that base and best expert count as apart, in units of max(1, |base|)
 
 
@@ -62,6 +63,25 @@ def combine(kind: Kind, values: Sequence[Any], weights: Sequence[float]) -> Any:
             worst = np.minimum(worst, value)
         return worst
     return sum(value * weight for value, weight in weighted) / sum(weight for _, weight in weighted)
+
+
+def anchored(base: Sequence[TaskScore], experts: Sequence[Sequence[TaskScore]]) -> dict[str, Scale]:
+    """Scales for values that are mixed within `CLIP`: 0 is the worse and 1 the better of the base and an expert.
+
+    Where an expert gained, as `scales_between`. Where none did, the task is one to keep: 1 is the base and 0 the worst
+    expert, so that what experts lost there counts, which a clip at the base would hide.
+
+    Args:
+        base, experts: as in `scales_between`.
+    """
+    found = scales_between(base, experts)
+    for score in base:
+        values = [float(oriented(s.value, s)) for scores in experts for s in scores if s.task == score.task]
+        top, (_, step) = float(oriented(score.value, score)), found[score.task]
+        if max(values) - top < step:  # less than the smallest step
+            scale = max(top - min(values), step)
+            found[score.task] = (top - scale, scale)
+    return found
 
 
 def scales_between(base: Sequence[TaskScore], experts: Sequence[Sequence[TaskScore]]) -> dict[str, Scale]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.objective import CLIP, Scale
+
 Floats = NDArray[np.float64]
 KEMENY_MOST = 8  # systems that Kemeny's order is found for
 
@@ -73,12 +75,19 @@ def pareto_layers(table: Floats) -> NDArray[np.int64]:
     return layers
 
 
-def knee_marks(table: Floats, weights: Sequence[float]) -> Floats:
-    """How near each system of a front is to being the best in all tasks: [systems], in [0, 1].
+def knee_marks(table: Floats, weights: Sequence[float], scales: Sequence[Scale] | None = None) -> Floats:
+    """How near each system of a front is to being the best in all tasks: [systems], in [0, 1], or in `CLIP`.
 
-    The weighted mean of its values, each task scaled so that the front's worst has 0 and its best 1; a task in which
-    the front is all alike counts 1. The highest is the knee: the one farthest from the front's worst corner.
+    The weighted mean of its values, each in its task's scale and clipped (`CLIP`), so that neither a value far off nor
+    luck in one task decides. Without scales a task is scaled so that the front's worst has 0 and its best 1; one in
+    which the front is all alike counts 1. The highest is the knee: the one farthest from the worst corner.
+
+    Args:
+        scales: of each task, from `anchored`.
     """
+    if scales is not None:
+        offset, step = np.array(scales).T[:, :, None]
+        return _weighted(np.clip((table - offset) / step, *CLIP), weights)
     low, high = table.min(axis=1, keepdims=True), table.max(axis=1, keepdims=True)
     span = np.where(high > low, high - low, 1.0)
     share = np.where(high > low, (table - low) / span, 1.0)

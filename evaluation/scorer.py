@@ -15,6 +15,8 @@ from evaluation.wanted import Wanted
 from merging.errors import MergesearchError
 
 if TYPE_CHECKING:
+    from evaluation.evaluators.lengths import AnswerTokens
+    from evaluation.gates.look import Look, Looker
     from evaluation.harness import HarnessTask
     from evaluation.suite import Task
 
@@ -54,6 +56,7 @@ class Scorer:
         self._lm = ResidentLM(model, tokenizer, batch_size) if lm is None else lm
         self._bootstrap = bootstrap
         self._counted, self._counting = 0, False
+        self._looker: Looker | None = None
 
     @property
     def tokens(self) -> int:
@@ -84,33 +87,64 @@ class Scorer:
         meter.finish()
         return tuple(self._task_score(task, wanted, found.get(task.name, {})) for task in tasks), self.tokens
 
+    def look(self, beat: Callable[[], None]) -> "Look":
+        """How the model as it is now reads and answers: a short look, before it is worth scoring.
+
+        Args:
+            beat: called before every forward pass; what it raises ends the look.
+
+        Raises:
+            MemoryError: not even one sequence fits; another attempt may succeed.
+        """
+        from evaluation.gates.look import Looker
+
+        self._looker = self._looker or Looker(self._suite, self._lm, self._tokenizer)
+        with _short_of_memory(), self._lm.watched(beat):
+            return self._looker.look()
+
     def _found(
         self, tasks: "Mapping[str, Task]", missing: Mapping[str, Sequence[int]], meter: Meter
     ) -> dict[str, Items]:
-        """The items of the missing documents: lm-eval's tasks all together, then the other evaluators."""
+        """The items of the missing documents: lm-eval's tasks, and who counts their answers, together, then others."""
+        from evaluation.evaluators.lengths import AnswerTokens
         from evaluation.harness import HarnessTask
 
         asked = [(task, missing[name]) for name, task in tasks.items() if name in missing]
         harness = [(task, doc_ids) for task, doc_ids in asked if isinstance(task, HarnessTask)]
-        found = self._of_harness(harness, meter)
+        counted = [(task, doc_ids) for task, doc_ids in asked if isinstance(task, AnswerTokens)]
+        found = self._of_harness(harness, counted, meter)
         for task, doc_ids in asked:
-            if not isinstance(task, HarnessTask):
+            if not isinstance(task, HarnessTask | AnswerTokens):
                 meter.begin(len(doc_ids), len(doc_ids))
-                subject = Subject(self._lm, self._model, self._tokenizer, self._device, meter.beat)
+                subject = self._subject(meter)
                 with self._watched(meter.beat), _named(task.name, meter, (OSError,)):
                     items = task.answer(doc_ids, subject)
                     found[task.name] = {i: plain(item) for i, item in zip(doc_ids, items, strict=True)}
         return found
 
-    def _of_harness(self, asked: "Sequence[tuple[HarnessTask, Sequence[int]]]", meter: Meter) -> dict[str, Items]:
-        requests = [request for task, doc_ids in asked for i in doc_ids for request in task.instances[i]]
+    def _subject(self, meter: Meter) -> Subject:
+        return Subject(self._lm, self._model, self._tokenizer, self._device, meter.beat)
+
+    def _of_harness(
+        self,
+        asked: "Sequence[tuple[HarnessTask, Sequence[int]]]",
+        counted: "Sequence[tuple[AnswerTokens, Sequence[int]]]",
+        meter: Meter,
+    ) -> dict[str, Items]:
+        """The items of lm-eval's tasks, and of those who count their answers: each request is answered once."""
+        wanted: dict[HarnessTask, set[int]] = {}
+        for source, doc_ids in (*asked, *((task.source, doc_ids) for task, doc_ids in counted)):
+            wanted.setdefault(source, set()).update(doc_ids)
+        requests = [request for task, ids in wanted.items() for i in sorted(ids) for request in task.instances[i]]
         try:
-            self._respond(requests, sum(len(doc_ids) for _, doc_ids in asked), meter)
+            self._respond(requests, sum(len(doc_ids) for _, doc_ids in (*asked, *counted)), meter)
+            subject = self._subject(meter)
+            read = [(task.name, doc_ids, partial(task.items, doc_ids)) for task, doc_ids in asked]
+            read += [(task.name, doc_ids, partial(task.answer, doc_ids, subject)) for task, doc_ids in counted]
             found: dict[str, Items] = {}
-            for task, doc_ids in asked:
-                with _named(task.name, meter):
-                    items = task.items(doc_ids)
-                    found[task.name] = {i: plain(item) for i, item in zip(doc_ids, items, strict=True)}
+            for name, doc_ids, items in read:
+                with _named(name, meter):
+                    found[name] = {i: plain(item) for i, item in zip(doc_ids, items(), strict=True)}
             return found
         finally:
             for request in requests:

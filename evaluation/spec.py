@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from merging.errors import InvalidStudy
 
-TaskKind = Literal["lm_eval", "text", "python", "judge", "entropy", "matrix_nuclear_norm"]
+TaskKind = Literal["lm_eval", "text", "python", "judge", "entropy", "matrix_nuclear_norm", "answer_tokens"]
 ProxyKind = Literal["entropy", "matrix_nuclear_norm"]
 Backend = Literal["transformers", "vllm"]
 PROXY = "proxy"
@@ -28,6 +28,7 @@ _KEYS: Mapping[TaskKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "judge": (("path", "url", "model", "rubric"), ("scale", "max_tokens", "api_key_env")),
     "entropy": (("path",), ()),
     "matrix_nuclear_norm": (("path",), ()),
+    "answer_tokens": (("of",), ()),
 }
 # other secrets of the machine, such as the database's password, must not be had by naming them as the judge's
 _KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
@@ -51,6 +52,7 @@ class TaskSpec(_Frozen):
         weight: its share in the objective; 0: scored and reported, not optimised.
         num_fewshot: overrides the task's own.
         path: file of documents, `.txt` or `.jsonl`.
+        of: the name of the task of lm-eval's whose answers are counted.
         function: `module:function`, called with model, tokenizer and documents; `higher_is_better`: its direction.
         url, model, rubric, scale, max_tokens, api_key_env: the judge, what it judges by, from which number to which,
             how long an answer may be, and the environment variable that holds its key.
@@ -62,6 +64,7 @@ class TaskSpec(_Frozen):
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
+    of: str | None = None
     function: str | None = None
     higher_is_better: bool | None = None
     url: str | None = None
@@ -91,7 +94,7 @@ class TaskSpec(_Frozen):
                 problem = f"is no key of a task of kind {self.kind}"
                 raise InvalidStudy(f"{key}.{name}", value, problem, f"its keys: {', '.join(allowed)}")
         for name, problem, remedy in _problems(self):
-            raise InvalidStudy(f"{key}.{name}", _shown(self, name), problem, remedy)
+            raise InvalidStudy(f"{key}.{name}", _shown(name, getattr(self, name)), problem, remedy)
 
 
 class ProxySpec(_Frozen):
@@ -136,6 +139,9 @@ class EvaluationSpec(_Frozen):
     def _consistent(self) -> "EvaluationSpec":
         for index, task in enumerate(self.tasks):
             task.check(f"evaluation.tasks[{index}]")
+            if task.of is not None and task.of not in {t.name for t in self.tasks if t.kind == "lm_eval"}:
+                problem, remedy = "is no task of kind lm_eval of this study", "name one that lets the model generate"
+                raise InvalidStudy(f"evaluation.tasks[{index}].of", task.of, problem, remedy)
             if self.proxy is not None and task.name == PROXY:
                 problem = "is the name of the task that evaluation.proxy adds"
                 raise InvalidStudy(f"evaluation.tasks[{index}].name", PROXY, problem, "give the task another name")
@@ -185,18 +191,38 @@ def _problems(task: TaskSpec) -> list[tuple[str, str, str]]:
         found.append(("metric", "is no metric of a text", f"choose one of {', '.join(TEXT_METRICS)}"))
     if task.function is not None and not _FUNCTION.fullmatch(task.function):
         found.append(("function", "names no function", "write module:function"))
-    if task.url is not None and (problem := _url_problem(task.url)):
-        found.append(("url", problem, "write the base URL of the API, such as https://judge.example/v1"))
+    found += _endpoint_problems(task.url, None)
     if task.scale is not None and not float("-inf") < task.scale[0] < task.scale[1] < float("inf"):
         found.append(("scale", "is no range", "write [low, high] with low < high"))
-    if task.api_key_env is not None and not _KEY_NAME.fullmatch(task.api_key_env):
+    return found + _endpoint_problems(None, task.api_key_env)
+
+
+def require_endpoint(section: str, url: str, api_key_env: str | None) -> None:
+    """See that an endpoint is named as it should be, and no secret with it.
+
+    Args:
+        section: what has the keys `url` and `api_key_env`.
+
+    Raises:
+        InvalidStudy: the URL is none, or holds more than scheme, host and path; the variable may not be read.
+    """
+    values = {"url": url, "api_key_env": api_key_env}
+    for key, problem, remedy in _endpoint_problems(url, api_key_env):
+        raise InvalidStudy(f"{section}.{key}", _shown(key, values[key]), problem, remedy)
+
+
+def _endpoint_problems(url: str | None, api_key_env: str | None) -> list[tuple[str, str, str]]:
+    """What is wrong with them, as `_problems`."""
+    found = []
+    if url is not None and (problem := _url_problem(url)):
+        found.append(("url", problem, "write the base URL of the API, such as https://judge.example/v1"))
+    if api_key_env is not None and not _KEY_NAME.fullmatch(api_key_env):
         found.append(("api_key_env", "is no name of such a variable", "let it end with API_KEY, in capital letters"))
     return found
 
 
-def _shown(task: TaskSpec, name: str) -> Any:
+def _shown(name: str, value: Any) -> Any:
     """The value of a key as a message may repeat it; None: it may be a secret that was put into the wrong place."""
-    value = getattr(task, name)
     if name == "url" and (_PASSWORD.fullmatch(value) or "?" in value):
         return None
     return None if name == "api_key_env" and not _VARIABLE.fullmatch(value) else value

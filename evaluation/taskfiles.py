@@ -13,6 +13,7 @@ from lm_eval.tasks._index import Kind
 
 from evaluation.chat import Chat
 from evaluation.evaluators.contract import Evaluator
+from evaluation.evaluators.lengths import answer_tokens
 from evaluation.evaluators.load import load_evaluator
 from evaluation.harness import HarnessTask, cause_of, listed
 from evaluation.spec import EvaluationSpec
@@ -33,17 +34,21 @@ def load_tasks(spec: EvaluationSpec, root: Path, chat: Chat | None = None) -> li
     """
     folder = _include_folder(spec, root)
     _require_names(spec)
-    tasks: list[HarnessTask | Evaluator] = []
+    tasks: dict[str, HarnessTask | Evaluator] = {}
+    # whoever counts another task's answers comes after it
+    ordered = sorted(enumerate(spec.tasks), key=lambda each: each[1].of is not None)
     with stock_seeds(), quiet(), compiled_once():
         manager = _manager_for(folder, [task.name for task in spec.tasks if task.kind == "lm_eval"])
-        for i, task in enumerate(spec.tasks):
+        for i, task in ordered:
             key = f"evaluation.tasks[{i}]"
-            if manager is not None and task.kind == "lm_eval":
+            if task.of is not None:
+                tasks[task.name] = answer_tokens(task, key, tasks[task.of])
+            elif manager is not None and task.kind == "lm_eval":
                 _require_task(manager, task.name, f"{key}.name")
-                tasks.append(HarnessTask(_load(manager, task.name, f"{key}.name"), task, key, chat))
+                tasks[task.name] = HarnessTask(_load(manager, task.name, f"{key}.name"), task, key, chat)
             else:
-                tasks.append(load_evaluator(task, root, key, folder, None if chat is None else chat.render))
-    return tasks
+                tasks[task.name] = load_evaluator(task, root, key, folder, None if chat is None else chat.render)
+    return [tasks[task.name] for task in spec.tasks]
 
 
 def _require_names(spec: EvaluationSpec) -> None:

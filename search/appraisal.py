@@ -16,14 +16,18 @@ from evaluation.result import Part, Scored, TaskScore
 from evaluation.selection import Selection, selection
 from evaluation.spec import PROXY
 from evaluation.statistics import Aggregation, Measure, bootstrap, compare
+from search.explain.reading import explanation_of
 from search.finalists import Finalists, holdout_evaluation
+from search.fronts import front_point
 from search.judge import Judge, origin_of, violation
 from search.seeds import derive
 from search.standings import all_scores, scores_of
+from search.starts.report import starts_of
 from search.starts.start import expert_origin
+from search.stopping.ended import Ended
 from search.study import StudySpec
 from search.twins import searched
-from search.verdict import Against, Compressed, Finalist, FrontPoint, Kept, ProxyTrust, TaskPair, Verdict
+from search.verdict import Against, Compressed, Finalist, Kept, ProxyTrust, TaskPair, Verdict
 
 _MOST_ITEMS = 4_000_000  # items of all candidates that are held at once to ask how far the best was flattered
 _AT_ONCE = 10_000  # rows asked for in one query
@@ -62,15 +66,24 @@ def reach_verdict(
     alone = {t.number for t in finalists.compared if t.origin.startswith(expert_origin(""))}
     picked = None if judge.relative else _selection(store, measure, trials, winner, spec.search.seed)
     spent = documents_spent(trials, store.studies.documents(study.id))
+    end = store.studies.by_id(study.id).ended  # the caller's may be of before the search
+    ended = None if end is None else Ended.model_validate(end)
     compared = tuple(_finalist(measure, t, found[t.number], winner, best.held, spec) for t in finalists.compared)
+    ranking = judge.ranking(trials, complete)
+
+    def worth(trial: Trial) -> float:
+        return _search_value(measure, complete[trial.number]) if judge.relative else trial.value or 0.0
+
+    begun = starts_of(trials, ranking, spec.search.strategy, _count(best.searched), worth)
     return Verdict(
         objective=spec.objective,
         finalists=compared,
         winner=winner.number,
-        best_expert=next((t.number for t in judge.ranking(trials, complete) if t.number in alone), None),
+        best_expert=next((t.number for t in ranking if t.number in alone), None),
         documents={"search": _count(best.searched), "holdout": _count(best.held)},
         trials=len(searched(trials)),
-        exhausted=len(searched(trials)) < study.spec["search"]["trials"],
+        exhausted=ended is not None and ended.reason == "exhausted",
+        ended=ended,
         missing=finalists.missing,
         measured_as="the weighted mean of the tasks" if judge.relative else None,
         candidates=len(_rivals(trials, winner)),
@@ -82,8 +95,11 @@ def reach_verdict(
         documents_full=spent[1],
         constraints=_kept(spec, judge, finalists, found),
         proxy=_proxy(store, spec, trials, {n: _search_value(measure, its) for n, its in complete.items()}),
-        front=tuple(_front_point(t, complete[t.number]) for t in judge.front(trials, complete)),
+        front=tuple(front_point(t, complete[t.number]) for t in judge.front(trials, complete)),
         compressed=_compressed(measure, study, finalists, found),
+        best_start=next((start for start in begun[:1] if start.full), None),
+        starts=begun,
+        explanation=explanation_of(store, study, winner, trials, measure, aggregations, worth),
     )
 
 
@@ -217,12 +233,12 @@ def _kept(spec: StudySpec, judge: Judge, finalists: Finalists, found: Mapping[in
     held = {t.origin: found[t.number].held for t in finalists.compared}
 
     def there(index: int, asked: ConstraintSpec) -> float | None:
-        if asked.against is None:
+        if asked.reference is None:
             return excess(asked, f"constraints[{index}]", winner.held, {})
-        reference = held.get(origin_of(asked.against))
+        reference = held.get(origin_of(asked.reference))
         if reference is None:
             return None
-        return excess(asked, f"constraints[{index}]", winner.held, {asked.against: reference})
+        return excess(asked, f"constraints[{index}]", winner.held, {asked.reference: reference})
 
     broken = judge.constraints(winner.searched)
     return tuple(
@@ -259,7 +275,3 @@ def _proxy(store: Store, spec: StudySpec, trials: Sequence[Trial], means: Mappin
 def _better_high(store: Store, trial: Trial) -> bool:
     """Whether a higher value of the proxy is the better one."""
     return all(s.higher_is_better for s in all_scores(store, trial) if s.task == PROXY)
-
-
-def _front_point(trial: Trial, scores: Scores) -> FrontPoint:
-    return FrontPoint(trial=trial.number, label=trial.origin, tasks={s.task: s.value for s in scores})

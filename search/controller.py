@@ -17,31 +17,38 @@ from db.records import Lead, Step, Study, Trial
 from db.store import Store
 from db.trials import NewTrial
 from evaluation.result import Failed, Infeasible, Scored
-from merging.errors import MergesearchError
 from search.judge import Judge
 from search.racing.choose import make_racer
 from search.racing.contract import Contender, Promote, Stop
+from search.references import find_references, is_grounded
 from search.space import Space
 from search.standings import Scores, Standings, judged, scores_of
 from search.starts.start import Start, is_baseline
+from search.stopping.clock import SearchClock
+from search.stopping.ended import Ended
+from search.stopping.ending import Ending
+from search.stopping.limits import most_trials
 from search.strategies.contract import Exhausted, Observation, Proposal, Strategy, Wait
 from search.study import StudySpec
 from search.twins import searched
 
+OVERDRAWN = "the budget is used up"
 SCORED = ("complete", "pruned")  # states of trials that have scores
-
-
-class SearchFailed(MergesearchError):
-    """Nothing could be scored."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """A trial was told to the strategy; `ended` of `total` trials are over."""
+    """A trial was told to the strategy; `ended` of `total` trials are over.
+
+    Attributes:
+        total: None: as many as the budget allows.
+        share: how much of the nearest limit is used up, at most 1.
+    """
 
     trial: Trial
     ended: int
-    total: int
+    total: int | None
+    share: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Search:
         strategy: fresh, nothing observed yet.
         on_told: called after each trial that ends.
         on_asked: called with the seconds that each proposal took.
+        on_ended: called once the search is over, with the reason.
+        now: the clock that the study's minutes go by.
     """
 
     study: Study
@@ -63,6 +72,8 @@ class Search:
     strategy: Strategy
     on_told: Callable[[Told], None]
     on_asked: Callable[[float], None] = lambda seconds: None
+    on_ended: Callable[[Ended], None] = lambda ended: None
+    now: Callable[[], float] = time.monotonic
 
 
 class Controller:
@@ -83,11 +94,12 @@ class Controller:
         self.standings = Standings(store, search.study, self.judge)
         policy, seed, rungs = search.spec.racing, search.spec.search.seed, self.standings.rungs
         self._racer = make_racer(policy, rungs, seed, self._raced, proxied=self.standings.proxied)
+        before, write = search.study.searched_seconds, partial(store.studies.searching, lead)
+        self._clock = SearchClock(before, write, search.now)
+        self._ending = Ending(search.spec, search.study, search.starts, self.standings, self._clock)
         self._proposals: dict[int, Proposal] = {}  # of the open trials
-        self._exhausted = False
-        self._grounded = False  # a baseline was scored
-        self._next = 0
-        self._open = 0
+        self._grounded = False  # a start was scored
+        self._next = self._open = 0
         self._beside = 0  # of those that there are, trials that no search asked for
         self._held = 0  # of the open ones, those that are scored and cannot be told yet
         self._replay()
@@ -99,21 +111,29 @@ class Controller:
             adding: False tells only: the study is paused.
 
         Returns:
-            Whether the search is over: the trials are used up, or the strategy has nothing left.
+            Whether the search is over; the study's row then says why.
 
         Raises:
             SearchFailed: no baseline could be scored, or not the one that scores are compared with.
             LeadLost: another controller leads the study.
         """
         while True:
+            self._clock.tick(going=adding)
             self._tell()
             if adding:
                 self._fill()
-            if self._open == 0 and (self._exhausted or self._asked >= self._search.spec.search.trials):
+            if self._open == 0 and (ended := self._ending.reached(self._asked)) is not None:
+                self._end(ended)
                 return True
             ready = searched(self._store.trials.ready(self._id))  # a recipe scored before is ready at once
             if len(ready) == self._held:
                 return False
+
+    def _end(self, ended: Ended) -> None:
+        self._grounded = self._grounded or is_grounded(self._store, self._id, len(self._search.starts))
+        self._clock.tick(going=False)
+        self._store.studies.end_search(self._lead, ended.model_dump(mode="json"))
+        self._search.on_ended(ended)
 
     @property
     def _asked(self) -> int:
@@ -127,6 +147,8 @@ class Controller:
         for trial in trials:
             self._proposals[trial.number] = self._proposal(trial)
             self._search.strategy.reserve(trial.number, self._proposals[trial.number])
+        for trial in everybody:
+            self._ending.note(trial)
         for trial in trials:
             self.standings.note(trial)
             if trial.origin in self.judge.needs and trial.state == "complete":
@@ -141,7 +163,8 @@ class Controller:
     def _tell(self) -> None:
         self._held = 0
         ready = searched(self._store.trials.ready(self._id))
-        if not self.judge.ready and not self._find_references(ready):
+        asked = self._store, self._id, self.judge, ready, len(self._search.starts)
+        if not self.judge.ready and not find_references(*asked):
             self._held = len(ready)
             return
         for trial in ready:
@@ -149,28 +172,15 @@ class Controller:
             told = self._judge(trial)
             fault_point("controller.told")
             self.standings.note(told)
+            self._ending.note(told)
             if told.state == "open":
                 continue
             self._open -= 1
             self._learn(told)
-            self._search.on_told(Told(told, self._asked - self._open, self._search.spec.search.trials))
-        self._require_a_baseline()
-
-    def _find_references(self, ready: Sequence[Trial]) -> bool:
-        """Take note of the scores that others are compared with; whether all are known."""
-        done = {t.number for t in ready}
-        for trial in self._store.trials.page(self._id, None, len(self._search.starts)):
-            if trial.origin not in self.judge.needs or (trial.state == "open" and trial.number not in done):
-                continue
-            outcome = None if trial.evaluation_id is None else self._store.evaluations.get(trial.evaluation_id).outcome
-            if not isinstance(outcome, Scored):
-                why = outcome.why if isinstance(outcome, Infeasible | Failed) else trial.why or "it was not scored"
-                # what failed is tried again, what is infeasible or was called off is not
-                again = "again" if trial.state == "open" and isinstance(outcome, Failed) else "under another name"
-                problem = "could not be scored, which the study compares with"
-                raise SearchFailed(f"{trial.origin} {problem}: {why}; mend that, then run the study {again}")
-            self.judge.refer(trial.origin, judged(outcome.scores))
-        return self.judge.ready
+            total, share = most_trials(self._search.spec.search), self._ending.share(self._asked)
+            self._search.on_told(Told(told, self._asked - self._open, total, share))
+        if not self._grounded and self._asked >= len(self._search.starts):
+            self._grounded = is_grounded(self._store, self._id, len(self._search.starts))
 
     def _judge(self, trial: Trial) -> Trial:
         """Judge an evaluated trial and write the judgement down; it may go on, and is then still open."""
@@ -192,8 +202,10 @@ class Controller:
 
     def _race(self, trial: Trial, scores: Scores, step: Step, constraints: tuple[float, ...] | None) -> Trial:
         """Let the trial go on, or stop it."""
-        contender = Contender(trial.number, trial.rung, step.value, scores)
+        contender = Contender(trial.number, trial.rung, step.value, scores, trial.params)
         decision = self._racer.decide(contender, self.standings)
+        if isinstance(decision, Promote) and not self._ending.allows(trial, decision.rung, self._asked):
+            decision = Stop(OVERDRAWN)
         if isinstance(decision, Promote):
             return self._promote(trial, decision, step)
         return self._stop(trial, decision, step, constraints)
@@ -207,7 +219,9 @@ class Controller:
         return promoted
 
     def _stop(self, trial: Trial, decision: Stop, step: Step, constraints: tuple[float, ...] | None) -> Trial:
-        estimate = self.standings.estimate(step.value, step.rung)
+        estimate = decision.estimate
+        if estimate is None:
+            estimate = self.standings.estimate(step.value, step.rung)
         return self._store.trials.tell(
             self._lead,
             trial.number,
@@ -226,7 +240,7 @@ class Controller:
     def _fill(self) -> None:
         """Keep `parallel` trials open."""
         limits = self._search.spec.search
-        while not self._exhausted and self._open - self._held < self._search.parallel and self._asked < limits.trials:
+        while self._open - self._held < self._search.parallel and self._ending.reached(self._asked) is None:
             number = self._next
             if number < len(self._search.starts):
                 start = self._search.starts[number]
@@ -242,7 +256,7 @@ class Controller:
             if isinstance(proposal, Wait) and self._open:
                 return
             if isinstance(proposal, Wait | Exhausted):
-                self._exhausted = True  # waiting with nothing open would wait for ever
+                self._ending.exhaust(proposal)  # waiting with nothing open would wait for ever
                 return
             self._add(number, f"{limits.strategy}:{proposal.by}" if proposal.by else limits.strategy, proposal)
             if proposal.recipe is None:
@@ -255,6 +269,7 @@ class Controller:
         new = NewTrial(number, origin, proposal.params, recipe, digest, proposal.why, rung)
         trial = self._store.trials.add(self._lead, new)
         self._proposals[number] = proposal
+        self._ending.note(trial)
         fault_point("controller.added")
         self._next += 1
         self._open += 1
@@ -264,6 +279,7 @@ class Controller:
 
     def _learn(self, trial: Trial) -> None:
         """Let the strategy, and a judge who compares trials with each other, know of a trial that is told."""
+        self._ending.learn(trial)
         proposal, several = self._proposals.pop(trial.number), None
         if self.judge.relative and trial.state == "complete":
             scores = scores_of(self._store, trial)
@@ -271,26 +287,14 @@ class Controller:
             several = self.judge.values(scores) if self._search.spec.objective == "pareto" else None
         pruned = trial.estimate is not None  # also where it was scored in full since
         value = trial.estimate if pruned else trial.value
-        known = (trial.number, trial.origin, proposal.params, proposal.recipe)
+        known = (trial.number, trial.origin, proposal.params, proposal.recipe, value, pruned)
         read = None if value is None or trial.state not in SCORED else partial(self.standings.told, trial)
-        self._search.strategy.observe(Observation(*known, value, pruned, trial.constraints or (), several, read))
+        judged_by = (trial.constraints or (), several, read, self.standings.seconds(trial))
+        self._search.strategy.observe(Observation(*known, *judged_by))
 
     def _proposal(self, trial: Trial) -> Proposal:
-        _, _, by = trial.origin.partition(f"{self._search.spec.search.strategy}:")
+        begun = f"{self._search.spec.search.strategy}:"
+        by = trial.origin.removeprefix(begun) if trial.origin.startswith(begun) else ""  # not that of a start
         if trial.evaluation_id is None:
             return Proposal(trial.params, None, trial.why, by)
         return Proposal(trial.params, self._store.evaluations.recipe(trial.evaluation_id), by=by)
-
-    def _require_a_baseline(self) -> None:
-        """Stop a study whose every baseline fails: the rest would only burn time."""
-        if self._grounded:
-            return
-        baselines = self._store.trials.page(self._id, None, len(self._search.starts))
-        if len(baselines) < len(self._search.starts) or any(t.state == "open" for t in baselines):
-            return
-        if not any(t.state in ("complete", "pruned") for t in baselines):
-            raise SearchFailed(
-                f"none of the {len(baselines)} starts could be scored: {baselines[0].why}; "
-                "mend that, then run the study under another name"
-            )
-        self._grounded = True

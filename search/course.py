@@ -1,22 +1,33 @@
-"""A study's course: the search, the full scoring of who could still win, then the finalists on the holdout.
+"""A study's course: the search, the full scoring of who could still win, what explains the winner, then the holdout.
 
 One step at a time, from wherever it stands.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from db.faults import fault_point
 from db.records import Lead, Trial
 from db.store import Store
 from search.controller import Controller, Search
 from search.dispatch import Dispatcher
+from search.explain.explaining import Explaining
 from search.finalists import Finalists, Unmeasured, find_finalists
 from search.originals import Originals
 from search.rescoring import Rescoring
 
 WAIT_SECONDS = 1.0  # the longest that a change which nobody announced stays unseen
-SEARCHING, RESCORING, ORIGINALS, HOLDOUT, JUDGING = "searching", "rescoring", "originals", "holdout", "judging"
+SEARCHING, RESCORING, ORIGINALS, EXPLAINING = "searching", "rescoring", "originals", "explaining"
+HOLDOUT, JUDGING = "holdout", "judging"
+
+
+class Phase(Protocol):
+    """What is scored between the search and the holdout."""
+
+    def step(self) -> tuple[int, ...]:
+        """Do what can be done; ids of the evaluations that are still to be done, none when all is done."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,8 @@ class Course:
 
     Args:
         announce: told the ids of evaluations that are not done.
-        on_phase: told when a phase begins: searching, rescoring and originals (if anything is), holdout, judging.
+        on_phase: told when a phase begins: searching; rescoring, originals and explaining, if anything is scored for
+            them; holdout; judging.
     """
 
     def __init__(
@@ -45,8 +57,7 @@ class Course:
     ) -> None:
         self._search, self._lead, self._store, self._announce, self._on_phase = search, lead, store, announce, on_phase
         self._controller: Controller | None = Controller(search, lead, store, announce)
-        self._rescoring: Rescoring | None = None
-        self._originals: Originals | None = None
+        self._ahead: list[tuple[str, Phase]] = []  # after the search, before the holdout
         self._phase = ""
         self._waiting: tuple[int, ...] = ()
 
@@ -65,23 +76,18 @@ class Course:
             if not self._controller.step(adding=adding):
                 self._enter(SEARCHING)
                 return None
-            judge, standings = self._controller.judge, self._controller.standings
-            known = (self._store, self._lead, self._search.study, judge, standings)
-            self._rescoring, self._originals = Rescoring(*known), Originals(*known)
+            self._ahead = self._phases(self._controller)
             self._controller = None
         if not adding or any(self._store.evaluations.state(id_) != "done" for id_ in self._waiting):
             return None
-        if self._rescoring is not None:
-            if waiting := self._rescoring.step():
-                self._await(RESCORING, waiting)
+        while self._ahead:
+            name, phase = self._ahead[0]
+            if waiting := phase.step():
+                self._await(name, waiting)
                 return None
-            self._rescoring = None
-        if self._originals is not None:
-            if waiting := self._originals.step():
-                self._await(ORIGINALS, waiting)
-                return None
-            self._originals = None
-            fault_point("controller.holdout")
+            del self._ahead[0]
+            if not self._ahead:
+                fault_point("controller.holdout")
         trials = self._store.trials.all(self._search.study.id)
         self._store.studies.read_holdout(self._lead, len(trials))
         found = find_finalists(self._store, self._search.study, trials, tuple(self._search.space.experts))
@@ -100,6 +106,12 @@ class Course:
         while (finished := self.step()) is None:
             dispatcher.wait(WAIT_SECONDS)
         return finished
+
+    def _phases(self, searched: Controller) -> list[tuple[str, Phase]]:
+        study = self._search.study
+        known = (self._store, self._lead, study, searched.judge, searched.standings)
+        explaining = Explaining(self._store, study)
+        return [(RESCORING, Rescoring(*known)), (ORIGINALS, Originals(*known)), (EXPLAINING, explaining)]
 
     def _await(self, phase: str, evaluation_ids: tuple[int, ...]) -> None:
         self._enter(phase)

@@ -11,7 +11,7 @@ import numpy as np
 
 from db.records import Trial
 from evaluation.constraints import BASE, excess
-from evaluation.objective import RANKED, RELATIVE, Scale, objective, oriented, scales_between
+from evaluation.objective import RANKED, RELATIVE, Scale, anchored, objective, oriented, scales_between
 from evaluation.ranking import KEMENY_MOST, Floats, borda, borda_documents, kemeny, knee_marks, pareto_layers
 from evaluation.result import TaskScore
 from evaluation.statistics import Aggregation, Measure, aggregations_of, document_values
@@ -46,7 +46,7 @@ class Judge:
 
     def _needed(self) -> tuple[str, ...]:
         normal = (BASE, *self._experts) if self._kind == "normalized_mean" else ()
-        return tuple(dict.fromkeys([*normal, *(origin_of(c.against) for c in self._constraints if c.against)]))
+        return tuple(dict.fromkeys([*normal, *(origin_of(c.reference) for c in self._constraints if c.reference)]))
 
     @property
     def ready(self) -> bool:
@@ -127,7 +127,7 @@ class Judge:
         if self._kind not in ("kemeny", "pareto"):
             return ranked
         meeting = [t for t in ranked if violation(t) == 0]
-        best = self._kemeny(meeting, scores) if self._kind == "kemeny" else self._by_fronts(meeting, scores)
+        best = self._kemeny(meeting, scores) if self._kind == "kemeny" else self._by_fronts(meeting, complete, scores)
         return [*best, *ranked[len(meeting) :]]
 
     def front(self, trials: Sequence[Trial], scores: Mapping[int, Scores]) -> list[Trial]:
@@ -142,7 +142,8 @@ class Judge:
         if not meeting:
             return []
         layers = pareto_layers(_table([self._system(scores[t.number]) for t in meeting]))
-        return self._by_fronts([t for t, layer in zip(meeting, layers, strict=True) if layer == 0], scores)
+        edge = [t for t, layer in zip(meeting, layers, strict=True) if layer == 0]
+        return self._by_fronts(edge, complete, scores)
 
     def _scales(self) -> dict[str, Scale]:
         if self._kind != "normalized_mean":
@@ -177,18 +178,31 @@ class Judge:
         order = kemeny(_table(systems), [self._weights[task] for task in systems[0].values])
         return [*(top[i] for i in order), *ranked[KEMENY_MOST:]]
 
-    def _by_fronts(self, trials: Sequence[Trial], scores: Mapping[int, Scores]) -> list[Trial]:
-        """Front by front, each with its knee first."""
+    def _by_fronts(self, trials: Sequence[Trial], among: Sequence[Trial], scores: Mapping[int, Scores]) -> list[Trial]:
+        """Front by front, each with its knee first.
+
+        Args:
+            among: all complete trials: the base and the experts, if they are there, say how far apart values are.
+        """
         if not trials:
             return []
         systems = [self._system(scores[t.number]) for t in trials]
         table, weights = _table(systems), [self._weights[task] for task in systems[0].values]
+        anchors = self._anchors(among, scores)
+        scales = [anchors[task] for task in systems[0].values] if anchors else None
         layers = pareto_layers(table)
         marks = np.empty(len(trials))
         for layer in range(int(layers.max()) + 1):
-            marks[layers == layer] = knee_marks(table[:, layers == layer], weights)
+            marks[layers == layer] = knee_marks(table[:, layers == layer], weights, scales)
         order = sorted(range(len(trials)), key=lambda i: (layers[i], -marks[i], trials[i].number))
         return [trials[i] for i in order]
+
+    def _anchors(self, complete: Sequence[Trial], scores: Mapping[int, Scores]) -> dict[str, Scale]:
+        """Scales by the base and the experts; none where one of them is not among the trials."""
+        known = {t.origin: scores[t.number] for t in complete if t.origin in (BASE, *self._experts)}
+        if BASE not in known or len(known) <= len(self._experts):
+            return {}
+        return anchored(known[BASE], [known[name] for name in self._experts])
 
     def _counting(self, scores: Scores) -> list[TaskScore]:
         return [s for s in scores if self._weights.get(s.task, 0.0) > 0]
@@ -200,7 +214,7 @@ def violation(trial: Trial) -> float:
 
 
 def origin_of(reference: str) -> str:
-    """The origin of the trial that a constraint's `against` names."""
+    """The origin of the trial that a constraint compares with."""
     return BASE if reference == BASE else expert_origin(reference)
 
 

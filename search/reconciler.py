@@ -16,12 +16,13 @@ from db.records import Lead, Study
 from db.session import is_away
 from db.store import Store
 from merging.errors import InvalidInput
-from search.controller import Search, SearchFailed
+from search.controller import Search
 from search.course import Course
 from search.dispatch import Publish
 from search.finalists import HoldoutFailed
 from search.keeper import Keeper
 from search.opening import open_search
+from search.references import SearchFailed
 from search.space import space_of
 from search.study import StudySpec
 
@@ -156,6 +157,7 @@ class Reconciler:
             strategy,
             on_told=lambda told: self._on_change(study.id),
             on_asked=self._asked,
+            on_ended=lambda ended: log.info("the search ended: %s", ended.why, extra={"study": study.name}),
         )
         pool = spec.search.pool
 

@@ -1,17 +1,22 @@
 """The section `search` of a study file: how to search, and how much. No torch here."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from db.records import DEFAULT_POOL, POOL
 from merging.catalog import Scalar
 
-StrategyName = Literal["random", "tpe", "cmaes", "greedy_soup"]
-Prune = Literal["off", "paired_test", "halving", "hyperband", "one_shot"]
+StrategyName = Literal[
+    "auto", "random", "qmc", "grid", "tpe", "gp", "cmaes", "nsga2", "nsga3", "arms", "greedy_soup", "pruned_soup",
+    "ensemble_soup", "evolution", "layer_order", "carbs", "inclusion", "proposer"
+]  # fmt: skip
+Prune = Literal["off", "paired_test", "halving", "hyperband", "one_shot", "history"]
 DEFAULT_PRUNE: Prune = "halving"
 """A quarter of full scoring's documents; what that costs: docs/benchmarks.md."""
 TRIALS = 60
+SATISFIED = ("auto",)  # strategies that end by themselves once little is left to gain, unless the study says otherwise
 UNLIMITED = 1_000_000  # trials of a study whose budget is in minutes or documents
 
 
@@ -35,9 +40,9 @@ class StartsSpec(_Frozen):
     """What a study begins with beside its baselines and its methods' defaults.
 
     Attributes:
-        recipes: files, ours or mergekit's, over the study's base and experts.
+        recipes: files, ours or mergekit's, over the study's base and experts; all are tried.
         earlier: whether the best of earlier studies over the same base are tried.
-        most: the most starts, baselines not counted; None: a third of the trials.
+        most: the most starts beside baselines, defaults and recipes; None: as many as make a third of the trials.
     """
 
     recipes: tuple[str, ...] = ()
@@ -56,10 +61,14 @@ class SearchSpec(_Frozen):
         prune: how a trial is stopped before all documents are scored, in the file also true (`DEFAULT_PRUNE`) and
             false (`off`); None: `StudySpec.racing` decides.
         budget: other limits than trials.
+        stop: whether the search ends once the trials left are expected to gain less than the noise (true), or than so
+            much (a number, in the objective's units); None: `StudySpec.stop` decides.
+        gates: whether candidates that are broken are found by a few prompts and texts before they are scored.
         starts: what it begins with.
+        explain: whether the winner is scored with parts changed at the end, to say what it owes to what.
     """
 
-    strategy: StrategyName = "tpe"
+    strategy: StrategyName = "auto"
     options: dict[str, Scalar] = {}
     trials: Annotated[int, Field(ge=1, le=UNLIMITED)] = TRIALS
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
@@ -67,7 +76,15 @@ class SearchSpec(_Frozen):
     pool: Annotated[str, Field(pattern=f"^{POOL}$")] = DEFAULT_POOL
     prune: Prune | None = None
     budget: BudgetSpec = BudgetSpec()
+    stop: StrictBool | Annotated[float, Field(gt=0)] | None = None
+    gates: bool = False
     starts: StartsSpec = StartsSpec()
+    explain: StrictBool = True
+
+    def placed(self, place: Callable[[str, str], str]) -> "SearchSpec":
+        """The same with its files elsewhere, as `StudySpec.placed`."""
+        recipes = tuple(place(f"search.starts.recipes[{i}]", path) for i, path in enumerate(self.starts.recipes))
+        return self.model_copy(update={"starts": self.starts.model_copy(update={"recipes": recipes})})
 
     @field_validator("prune", mode="before")
     @classmethod

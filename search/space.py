@@ -14,9 +14,10 @@ from db.records import Study
 from merging.catalog import CATALOG, Method, Parameter, Scalar
 from merging.compression import Compression
 from merging.errors import InvalidRecipe, InvalidStudy
-from merging.recipe import SCHEMA, DType, GroupMerge, Modules, Recipe
+from merging.recipe import SCHEMA, DType, GroupMerge, Modules, Override, Recipe, Slice
 from merging.schedule import GroupKey, group_keys
 from search.places import Asked, Places, Where, between, label_of
+from search.planning import Plan, planned
 from search.study import StudySpec
 
 
@@ -105,8 +106,11 @@ class Space:
         """The recipe that stored parameters stand for."""
         return self.walk(lambda dimension: params[dimension.name])
 
-    def recipe(self, groups: tuple[GroupMerge, ...]) -> Recipe:
+    def recipe(
+        self, groups: tuple[GroupMerge, ...], slices: tuple[Slice, ...] = (), overrides: tuple[Override, ...] = ()
+    ) -> Recipe:
         """A recipe over this study's models."""
+        merges = (*groups, *overrides)
         return Recipe(
             schema_=SCHEMA,
             base=self.base,
@@ -114,9 +118,11 @@ class Space:
             seed=self.seed,
             dtype=self.dtype,
             tokenizer=self.tokenizer,
-            suite=self.suite if any(CATALOG[group.method].artefacts for group in groups) else "",
+            suite=self.suite if any(CATALOG[merge.method].artefacts for merge in merges) else "",
             compress=self.compress,
+            slices=slices,
             groups=groups,
+            overrides=overrides,
         )
 
     def uniform(self, method: str, weights: Mapping[str, float], parameters: Mapping[str, Scalar]) -> Recipe:
@@ -206,7 +212,8 @@ def space_of(study: Study) -> Space:
     setup = study.setup  # of an earlier version it says less
     packed = setup.get("compressed")
     compress = None if packed is None else Compression.model_validate(packed["by"])
-    spec = StudySpec.model_validate(study.spec)
+    decided = setup.get("plan")
+    spec = planned(StudySpec.model_validate(study.spec), None if decided is None else Plan.model_validate(decided))
     return make_space(spec, setup["layer_count"], setup.get("tuning_digest", ""), compress)
 
 
@@ -227,7 +234,7 @@ def make_space(spec: StudySpec, layer_count: int, suite: str = "", compress: Com
     return Space(
         base=spec.models.base,
         experts={e.name: e.path for e in spec.models.experts},
-        groups=group_keys(layer_count, "each" if spec.space.gradient else spec.space.layers, spec.space.modules),
+        groups=group_keys(layer_count, "each" if spec.space.gradient else spec.space.layers or 1, spec.space.modules),
         methods=tuple(CATALOG[name] for name in spec.space.method_names),
         per_group=spec.space.choose == "per_group",
         bounds=spec.space.bounds,

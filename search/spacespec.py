@@ -15,7 +15,7 @@ class SpaceSpec(BaseModel):
     Attributes:
         methods: the choices; None: the catalog's recommended set.
         choose: whether one method is chosen for the study or one for each group.
-        layers: number of layer ranges with coefficients of their own, or "each".
+        layers: number of layer ranges with coefficients of their own, or "each"; None: 1, or what `auto` decides.
         gradient: number of knots spread evenly over the layers; every layer's numbers lie on the lines between them.
         modules: whether attention, mlp and the rest share coefficients.
         bounds: `method.parameter` -> [low, high], instead of the catalog's range.
@@ -26,7 +26,7 @@ class SpaceSpec(BaseModel):
 
     methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     choose: Literal["per_study", "per_group"] = "per_study"
-    layers: Annotated[int, Field(ge=1)] | Literal["each"] = 1
+    layers: Annotated[int, Field(ge=1)] | Literal["each"] | None = None
     gradient: Annotated[int, Field(ge=2, le=64)] | None = None
     modules: Literal["together", "split"] = "together"
     bounds: dict[str, tuple[float, float]] = {}
@@ -45,8 +45,8 @@ def check_space(space: SpaceSpec, experts: int) -> None:
         InvalidStudy: anything else.
     """
     _check_methods(space.methods or recommended(), experts)
-    if space.gradient and (space.layers != 1 or space.choose == "per_group"):
-        other = "layers" if space.layers != 1 else "choose"
+    if space.gradient and (space.layers not in (None, 1) or space.choose == "per_group"):
+        other = "choose" if space.layers in (None, 1) else "layers"
         problem, remedy = "does not go with space.gradient", "leave out one of the two"
         raise InvalidStudy(f"space.{other}", getattr(space, other), problem, remedy)
     for key, (low, high) in space.bounds.items():

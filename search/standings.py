@@ -14,7 +14,8 @@ from evaluation.result import Part, Scored, TaskScore
 from evaluation.spec import PROXY
 from evaluation.statistics import Measure, closed_aggregation, restricted
 from search.judge import Judge, violation
-from search.racing.contract import Incumbent
+from search.past import PastItems
+from search.racing.contract import Incumbent, Past
 from search.starts.start import is_baseline
 from search.twins import is_lossy, is_twin
 
@@ -42,6 +43,7 @@ class Standings:
         self._complete: dict[int, Trial] = {}
         self._values: dict[int, dict[int, float]] = {}  # by rung, by number
         self._incumbent: Incumbent | None = None
+        self._past = PastItems(store, self._sets, max(0, self.rungs - 2))
 
     @property
     def last(self) -> int:
@@ -67,6 +69,20 @@ class Standings:
             self._complete[trial.number] = trial
 
     @property
+    def sets(self) -> Mapping[str, DocumentSet]:
+        """The search documents of each task that trials are judged by."""
+        return self._sets
+
+    @property
+    def best(self) -> tuple[Trial, ...]:
+        """The complete trials that meet the constraints, one for each recipe, the best first."""
+        unique: dict[int | None, Trial] = {}
+        for trial in self._complete.values():
+            if not violation(trial) and (trial.number <= unique.get(trial.evaluation_id, trial).number):
+                unique[trial.evaluation_id] = trial
+        return tuple(sorted(unique.values(), key=lambda t: (-(t.value or 0.0), t.number)))
+
+    @property
     def incumbent(self) -> Incumbent | None:
         """The best complete trial that meets the constraints, of equals the first; None if there is none."""
         best = best_of(t for t in self._complete.values() if not violation(t))
@@ -84,6 +100,10 @@ class Standings:
                 for below in range(self.last):
                     self._values.setdefault(below, {}).setdefault(number, self.value_at(scores, below))
         return self._values.get(rung, {})
+
+    def past(self, rung: int) -> Past:
+        """The complete trials' items on the documents of a rung below the last."""
+        return self._past.at(rung, self._complete, self.seen(rung))
 
     def value_at(self, scores: Sequence[TaskScore], rung: int) -> float:
         """The objective on that rung's documents of a candidate that was scored on more.
@@ -124,6 +144,15 @@ class Standings:
             return found
         documents = {task: one.at(trial.steps[-1].rung) for task, one in self._sets.items()}
         return restricted(found, documents, self._aggregations)
+
+    def seconds(self, trial: Trial) -> float | None:
+        """Seconds that the trial took to build, measure and score, up to the rung at which it was told; None: nothing
+        was computed for it.
+        """
+        if trial.evaluation_id is None:
+            return None
+        stopped = trial.estimate is not None and trial.steps  # it may have been scored in full since
+        return self._store.evaluations.seconds(trial.evaluation_id, trial.steps[-1].rung if stopped else trial.rung)
 
     def scores(self, trial: Trial) -> Scores:
         """The scores of a trial's last evaluation, on the documents of its rung."""

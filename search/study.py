@@ -21,7 +21,7 @@ from merging.errors import InvalidStudy
 from merging.recipe import DType
 from search.ingredients import Ground, gathered, ingredients, stood_in
 from search.modelsspec import ModelsSpec
-from search.searchspec import DEFAULT_PRUNE, BudgetSpec, Prune, SearchSpec, StartsSpec
+from search.searchspec import DEFAULT_PRUNE, SATISFIED, BudgetSpec, Prune, SearchSpec, StartsSpec
 from search.spacespec import SpaceSpec, check_space, near
 from search.strategies.declared import STRATEGIES, options_of
 from search.yamlfile import read_yaml
@@ -56,6 +56,13 @@ class StudySpec(_Frozen):
         whole = STRATEGIES[self.search.strategy].whole or self.objective in RELATIVE
         return "off" if whole else DEFAULT_PRUNE
 
+    @property
+    def stop(self) -> bool | float:
+        """Below which gain of the trials left the search ends: never (False), the noise (True), or that much."""
+        if self.search.stop is not None:
+            return self.search.stop
+        return self.search.strategy in SATISFIED and self.objective not in RELATIVE
+
     def placed(self, place: Callable[[str, str], str]) -> "StudySpec":
         """The same study with its folders elsewhere.
 
@@ -67,7 +74,8 @@ class StudySpec(_Frozen):
             for index, expert in enumerate(self.models.experts)
         )
         models = self.models.model_copy(update={"base": place("models.base", self.models.base), "experts": experts})
-        return self.model_copy(update={"models": models, "evaluation": self.evaluation.placed(place)})
+        changed = {"models": models, "search": self.search.placed(place), "evaluation": self.evaluation.placed(place)}
+        return self.model_copy(update=changed)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON, the way the database keeps it."""
@@ -76,9 +84,9 @@ class StudySpec(_Frozen):
     def frozen_digest(self) -> str:
         """Digest of what may not change while the study lives: all but trials, workers and how experts were found."""
         content = self.to_json()
-        for key in ("trials", "parallel", "pool", "budget"):
+        for key in ("trials", "parallel", "pool", "budget", "stop", "explain"):
             del content["search"][key]
-        for later, unsaid in (("options", {}), ("starts", StartsSpec().model_dump(mode="json"))):
+        for later, unsaid in (("options", {}), ("gates", False), ("starts", StartsSpec().model_dump(mode="json"))):
             if content["search"][later] == unsaid:
                 del content["search"][later]
         content["evaluation"] = older(content["evaluation"])
@@ -92,6 +100,11 @@ class StudySpec(_Frozen):
                 del models[later]
         if content["search"]["prune"] is None:
             del content["search"]["prune"]
+        if content["space"]["layers"] is None and content["search"]["strategy"] != "auto":  # which decides itself
+            content["space"]["layers"] = 1
+        content["constraints"] = [
+            {k: v for k, v in c.items() if (k, v) != ("retain", None)} for c in content["constraints"]
+        ]
         if not content["constraints"]:
             del content["constraints"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -198,6 +211,9 @@ def _check_racing(spec: StudySpec) -> None:
         problem = "follows one number, and the objective `pareto` gives one a task"
         able = ", ".join(name for name, row in STRATEGIES.items() if row.several)
         raise InvalidStudy("search.strategy", strategy, problem, f"use one of {able}, or another objective")
+    if spec.search.stop and spec.objective in RELATIVE:
+        problem = f"weighs what there is to gain, and {spec.objective} gives trials no value of their own"
+        raise InvalidStudy("search.stop", spec.search.stop, problem, "leave it out, or use another objective")
     if prune in (None, "off"):
         return
     if STRATEGIES[strategy].whole:
@@ -211,6 +227,8 @@ def _check_racing(spec: StudySpec) -> None:
 # a union's branch names end the path; they mean nothing to the user
 _BRANCHES = (
     "int",
+    "float",
+    "bool",
     "constrained-int",
     "function-before[_bytes(), int]",
     "literal['each']",

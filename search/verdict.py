@@ -7,6 +7,9 @@ version has a default, so that verdicts of before are read as they are.
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from search.explain.record import Explanation
+from search.stopping.ended import Ended
+
 SCHEMA = "mergesearch/verdict/v1"
 
 
@@ -120,6 +123,22 @@ class Compressed(_Frozen):
     holdout_cost: Against | None = None
 
 
+class StartScore(_Frozen):
+    """One of the recipes that the study began with, on the search documents.
+
+    Attributes:
+        search: the score, or of one that was stopped early what it is estimated at.
+        documents: that it was scored on.
+        full: whether those are all.
+    """
+
+    label: str
+    trial: int
+    search: float
+    documents: int
+    full: bool
+
+
 class Verdict(_Frozen):
     """The final report of a study.
 
@@ -145,6 +164,10 @@ class Verdict(_Frozen):
         constraints: how the winner keeps them, in the study's order.
         front: of the objective `pareto`, the knee first.
         compressed: where the experts were.
+        best_start: of those scored in full the start that ranks first; None: an earlier version did not say.
+        starts: all that have a score or an estimate, the best first.
+        ended: why the search was over after so many trials; None: an earlier version did not say.
+        explanation: what the winner owes to what; None: the study wanted none, or there is nothing to tell.
     """
 
     schema_: str = Field(alias="schema", default=SCHEMA)
@@ -169,6 +192,10 @@ class Verdict(_Frozen):
     proxy: ProxyTrust | None = None
     front: tuple[FrontPoint, ...] = ()
     compressed: Compressed | None = None
+    best_start: StartScore | None = None
+    starts: tuple[StartScore, ...] = ()
+    ended: Ended | None = None
+    explanation: Explanation | None = None
 
     def of(self, trial: int) -> Finalist:
         """The finalist with that trial number."""

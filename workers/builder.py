@@ -17,6 +17,7 @@ from merging.recipe import Recipe
 from merging.resident import ResidentModel
 from workers.benches import Measuring
 from workers.host import memory
+from workers.stacked import Held, Stacked, is_restacked
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Builder:
         device_bytes: on a GPU, how much of its memory base and experts may take, and never more than half of what is
             free; None: that much.
         known: fingerprints of the packed models.
+
+    Attributes:
+        held: the live model that holds what was built last: `own`, the one given, or that of `stacked` layers.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Builder:
         if packed is not None:
             self._whole = form(ResidentModel(models, tensors, memo_bytes=0, streamed=True))
         self._holds: _Form | None = None
+        self.own = self.held = Held(live)
+        self.stacked = Stacked(live)
         self._unseen = False  # the live model may hold what nobody was told of
 
     def build(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> bool:
@@ -72,6 +78,11 @@ class Builder:
 
         What its methods want to know of the suite's search documents is measured first.
         """
+        self.held = self.own  # nothing else keeps a model of other layers, which may have to make room
+        if is_restacked(recipe, self._whole.writer.models):
+            form = self._kept if recipe.compress else self._whole
+            self.held = self.stacked.write(recipe, form.writer)
+            return True
         try:
             self.measure(recipe, suite, on_measuring)
             built = self._form(recipe).writer.apply(recipe)

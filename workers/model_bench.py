@@ -4,7 +4,7 @@ import gc
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from db.store import Store
 from evaluation.chat import template_folder
 from evaluation.errors import EngineLost, NonFiniteScore
 from evaluation.frame import frame
+from evaluation.gates.look import Look
 from evaluation.live import live_tensors, load_live
 from evaluation.lm.budget import out_of_memory
 from evaluation.result import TaskScore
@@ -29,7 +30,9 @@ from merging.models import ModelSet
 from merging.recipe import Recipe
 from workers.benches import DeviceLost, Impossible, Measuring, Progress
 from workers.builder import Builder
+from workers.gate import Gate
 from workers.host import memory
+from workers.stacked import is_restacked
 
 MOST_SUITES = 4  # studies whose tasks are kept; a task's documents and prompts lie in memory
 _log = logging.getLogger(__name__)
@@ -57,23 +60,35 @@ class Resident:
         by = None if packed is None else Compression.model_validate(packed["by"])
         limit = study.spec["models"].get("memory")  # studies of an earlier version do not say
         known = packed and packed["fingerprints"]
+        self._models = models
         self._builder = Builder(models, self.live, self.tokenizer, tensors, by, limit, known)
-        self.scorers: dict[int, Scorer] = {}  # by study
+        self.gates: dict[int, Gate] = {}  # by study; of those that have one
 
     def build(self, recipe: Recipe, suite: Suite, on_measuring: Measuring) -> None:
         """Write the candidate into the live model, where it differs from the last one, and hand it to the engine.
 
         What its methods want to know of the suite's search documents is measured first.
         """
+        if self._engine is not None and is_restacked(recipe, self._models):
+            problem, remedy = "give the result other layers than vLLM's engine has", "leave out evaluation.backend"
+            raise InvalidRecipe("slices", len(recipe.slices), problem, remedy)
         if self._builder.build(recipe, suite, on_measuring) and self._engine is not None:
             self._engine.take()
 
     def scorer(self, study: Study, suite: Suite) -> Scorer:
-        """What scores the candidate on a study's tasks."""
-        if study.id not in self.scorers:
+        """What scores the candidate that was built last on a study's tasks."""
+        held = self._builder.held
+        if study.id not in held.scorers:
             most_rows = _evaluation(study).most_rows
-            self.scorers[study.id] = Scorer(suite, self.live, self.tokenizer, self._place, most_rows, lm=self._engine)
-        return self.scorers[study.id]
+            held.scorers[study.id] = Scorer(suite, held.live, self.tokenizer, self._place, most_rows, lm=self._engine)
+        return held.scorers[study.id]
+
+    def forget(self, study_id: int) -> None:
+        """A study's tasks are not kept any more."""
+        self.gates.pop(study_id, None)
+        for held in (self._builder.own, self._builder.stacked.held):
+            if held is not None:
+                held.scorers.pop(study_id, None)
 
     def close(self) -> None:
         """Give back what is not freed by itself."""
@@ -84,19 +99,43 @@ class Resident:
 class ModelBench:
     """One study's bench on the resident models."""
 
-    def __init__(self, resident: Resident, scorer: Scorer, suite: Suite, device: str) -> None:
+    def __init__(self, resident: Resident, study: Study, suite: Suite, device: str) -> None:
         self.device = device_name(device)
-        self._resident, self._scorer, self._suite = resident, scorer, suite
+        self._resident, self._study, self._suite = resident, study, suite
+        resident.scorer(study, suite)  # what it cannot score, it cannot be a bench for
+        self._gate = self._gate_of(study) if study.spec["search"].get("gates") else None
+        self._recipe: Recipe | None = None
 
     def build(self, recipe: Recipe, on_measuring: Measuring) -> None:
         """Make the recipe's candidate the resident one."""
         with _translated():
+            if self._gate is not None:
+                self._gate.prepare(recipe, lambda: on_measuring(0, 1))
             self._resident.build(recipe, self._suite, on_measuring)
+            self._recipe = recipe
 
     def score(self, wanted: Wanted, on_progress: Progress) -> tuple[tuple[TaskScore, ...], int]:
-        """Score the live model on the study's tasks."""
+        """Score the live model on the study's tasks; a study with a gate has it looked at before."""
         with _translated():
-            return self._scorer.score(wanted, lambda done, total: on_progress(done, total, self._scorer.tokens))
+            if self._gate is not None and self._recipe is not None and wanted.missing:
+                self._gate.require(self._recipe, wanted, lambda: on_progress(wanted.reused, _size(wanted), 0))
+            scorer = self._resident.scorer(self._study, self._suite)  # of the model that holds the candidate
+            return scorer.score(wanted, lambda done, total: on_progress(done, total, scorer.tokens))
+
+    def _gate_of(self, study: Study) -> Gate:
+        """The study's gate, made once for the resident models."""
+
+        def build(recipe: Recipe) -> None:
+            self._resident.build(recipe, self._suite, lambda done, total: None)
+
+        def look(beat: Callable[[], None]) -> Look:
+            return self._resident.scorer(study, self._suite).look(beat)
+
+        return self._resident.gates.setdefault(study.id, Gate(study.setup["layer_count"], build, look))
+
+
+def _size(wanted: Wanted) -> int:
+    return sum(map(len, wanted.documents.values()))
 
 
 class ModelBenches:
@@ -138,14 +177,14 @@ class ModelBenches:
     def _bench(self, study_id: int) -> ModelBench:
         study, suite = self._suite(study_id)
         resident = self._models(study)
-        return ModelBench(resident, resident.scorer(study, suite), suite, self._device)
+        return ModelBench(resident, study, suite, self._device)
 
     def _suite(self, study_id: int) -> tuple[Study, Suite]:
         if study_id not in self._suites:
             while len(self._suites) >= MOST_SUITES:
                 oldest, _ = self._suites.popitem(last=False)
                 if self._resident is not None:
-                    self._resident.scorers.pop(oldest, None)
+                    self._resident.forget(oldest)
             study = self._store.studies.by_id(study_id)
             evaluation = _evaluation(study)
             chat = template_folder(*_places(study)) if evaluation.chat_template else None

@@ -11,7 +11,7 @@ from api.client.files import study_to_send
 from api.client.follow import FollowProgress
 from api.client.remote import Change, Found, Remote
 from api.forms import FULL, Form
-from api.kept import kept_line
+from api.kept import setup_lines
 from api.output import print_json, screen
 from db.records import DEFAULT_POOL, Trial
 from merging.errors import MergesearchError
@@ -51,7 +51,7 @@ def submit_file(path: Path, remote: Remote, *, follow: bool, as_json: bool) -> N
         print_json(_summary(study))
     else:
         _say(f"study {spec.name} submitted; `mergesearch status {spec.name}` shows how far it is")
-        _say_if_compressed(study)
+        _say_setup(study)
         _warn_if_idle(study)
 
 
@@ -59,7 +59,7 @@ def follow_study(name: str, remote: Remote, *, as_json: bool) -> None:
     """Show what happens in a study until it is over, then its verdict. Raises as `submit_file`."""
     console = Console(stderr=True)
     study = remote.study(name)
-    _say_if_compressed(study)
+    _say_setup(study)
     _warn_if_idle(study)
     progress = FollowProgress(remote, name, study["trials_asked"], console)
     try:
@@ -82,15 +82,20 @@ def show_remote_status(name: str | None, remote: Remote, *, as_json: bool) -> No
     """Print one study, or all. As JSON one has its verdict too."""
     found: list[Found] = [remote.study(name)] if name else remote.studies()
     verdict = remote.verdict(name) if name and found[0]["state"] == "finished" else None
+    front = _front(found[0], remote) if name else {}
     if as_json:
-        print_json(_summary(found[0]) | {"verdict": verdict} if name else [_summary(study) for study in found])
+        print_json(_summary(found[0]) | {"verdict": verdict} | front if name else [_summary(study) for study in found])
         return
     from api.report import StudyLine, studies_table
 
-    lines = [StudyLine(s["name"], s["state"], s["trials"], s["trials_asked"], _best(s)) for s in found]
+    lines = [
+        StudyLine(s["name"], s["state"], s["trials"], s["trials_asked"], _best(s), s.get("used_up")) for s in found
+    ]
     screen().print(studies_table(lines))
     if verdict is not None:
         _print_verdict(verdict)
+    elif front.get("front"):
+        _print_front(front["front"])
     for study in found if name else ():
         if study["why"]:
             screen().print(f"{study['state']}: {study['why']}", markup=False, highlight=False)
@@ -141,9 +146,9 @@ def _say(line: str) -> None:
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _say_if_compressed(study: Found) -> None:
-    if study.get("compressed"):  # earlier services do not say
-        _say(kept_line(study["compressed"]))
+def _say_setup(study: Found) -> None:
+    for line in setup_lines(study):
+        _say(line)
 
 
 def _warn_if_idle(study: Found) -> None:
@@ -170,11 +175,26 @@ def _far(progress: Found) -> str:
 
 def _print_verdict(content: dict[str, Any]) -> None:
     from api.conclusion import conclusion
-    from api.report import tasks_table, verdict_table
+    from api.report import verdict_tables
     from search.verdict import Verdict
 
     verdict = Verdict.model_validate(content)
-    screen().print(verdict_table(verdict), tasks_table(verdict), conclusion(verdict), highlight=False)
+    screen().print(*verdict_tables(verdict), conclusion(verdict), highlight=False)
+
+
+def _front(study: Found, remote: Remote) -> dict[str, Any]:
+    """The front of a study with several objectives; earlier services say nothing of it."""
+    if study["spec"].get("objective") != "pareto" or not study["best"]:
+        return {}
+    return {"front": remote.best(study["name"]).get("front")}
+
+
+def _print_front(front: list[dict[str, Any]]) -> None:
+    from api.report import front_table
+    from search.verdict import FrontPoint
+
+    points = [FrontPoint(trial=point["trial"], label=point["origin"], tasks=point["tasks"]) for point in front]
+    screen().print(front_table(points))
 
 
 def _best(study: Found) -> float | None:
@@ -184,7 +204,7 @@ def _best(study: Found) -> float | None:
 def _summary(study: Found) -> dict[str, Any]:
     """A study as the embedded `status --json` prints it, with what only a service knows."""
     keys = ("name", "state", "why", "phase", "trials", "trials_asked")
-    more = {key: study[key] for key in ("running", "workers") if key in study}
+    more = {key: study[key] for key in ("used_up", "ended", "running", "workers") if key in study}
     return {key: study[key] for key in keys} | {"best": _best(study)} | more
 
 

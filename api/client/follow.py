@@ -8,7 +8,7 @@ from rich.console import Console
 
 from api.client.events import OVER, StudyEvent
 from api.client.remote import Remote
-from api.describe import describe, duration
+from api.describe import counted, describe, duration
 from api.liveline import PHASES, LiveLine
 from merging.errors import MergesearchError
 from merging.recipe import parse_recipe
@@ -18,13 +18,13 @@ class FollowProgress:
     """Takes a study's events and shows what they say.
 
     Args:
-        total: how many trials the study will have.
+        total: how many trials the study will have; None: as many as its budget allows.
 
     Attributes:
         state: the study's, as the events tell it.
     """
 
-    def __init__(self, remote: Remote, name: str, total: int, console: Console) -> None:
+    def __init__(self, remote: Remote, name: str, total: int | None, console: Console) -> None:
         self._remote, self._name, self._total = remote, name, total
         self._line = LiveLine(console, self._parts)
         self._began = time.monotonic()
@@ -50,6 +50,8 @@ class FollowProgress:
             self._phase = PHASES.get(data["phase"], str(data["phase"]))
             if not self._line.drawn:
                 self._line.say(self._phase)
+        elif event.kind == "search.ended":
+            self._line.say(f"the search ended: {data.get('why')}")
         elif event.kind == "trial.retried":
             self._line.say(f"evaluation {data.get('evaluation')} is begun again: {data.get('why')}")
         elif event.kind == "study.state":
@@ -67,7 +69,7 @@ class FollowProgress:
                 self._best = (number, float(value), self._recipe(number))
                 tail = f"  best so far: {self._best[2]}"
         if not self._line.drawn or tail:
-            self._line.say(f"{self._done}/{self._total}  trial {number}  {data['origin']}  {said}{tail}")
+            self._line.say(f"{counted(self._done, self._total, None)}  trial {number}  {data['origin']}  {said}{tail}")
 
     def _recipe(self, number: int) -> str:
         try:
@@ -77,7 +79,7 @@ class FollowProgress:
 
     def _parts(self) -> list[str]:
         parts = [self._phase or "waiting for a controller" if self.state == "running" else self.state]
-        parts.append(f"trial {self._done}/{self._total}")
+        parts.append(f"trial {counted(self._done, self._total, None)}")
         if self._best is not None:
             number, value, recipe = self._best
             parts.append(f"best {value:.4f} (trial {number}: {recipe})")

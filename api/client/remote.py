@@ -85,6 +85,10 @@ class Remote:
         """A trial with its recipe and scores."""
         return cast(Found, self._wire.ask("GET", f"{_path(name)}/trials/{number}"))
 
+    def best(self, name: str) -> Found:
+        """The best trial of a study that has a complete one; of several objectives with their front."""
+        return cast(Found, self._wire.ask("GET", f"{_path(name)}/best"))
+
     def verdict(self, name: str) -> Found:
         """The verdict on a finished study."""
         return cast(Found, self._wire.ask("GET", f"{_path(name)}/verdict"))

@@ -10,20 +10,21 @@ from urllib.parse import urlsplit
 from evaluation.evaluators.source import module_file
 from evaluation.spec import TaskSpec
 from merging.errors import InvalidStudy
+from search.strategies.proposer.settings import NAME as PROPOSER
 from search.study import StudySpec
 
 _PORTS = {"http": 80, "https": 443}
 
 
 def require_permitted(spec: StudySpec, judge_hosts: Sequence[str]) -> None:
-    """See that the study's functions and judges are allowed here.
+    """See that the study's functions and judges, and whoever proposes its trials, are allowed here.
 
     Args:
         spec: a study whose folders are confined to the roots.
         judge_hosts: `host` or `host:port`, as `MERGESEARCH_JUDGE_HOSTS` has them.
 
     Raises:
-        InvalidStudy: a function lies elsewhere than in the study's own folder, or a judge may not be asked.
+        InvalidStudy: a function lies elsewhere than in the study's own folder, or an endpoint may not be asked.
     """
     include = spec.evaluation.include_path
     for index, task in enumerate(spec.evaluation.tasks):
@@ -32,6 +33,8 @@ def require_permitted(spec: StudySpec, judge_hosts: Sequence[str]) -> None:
             _require_file(task, f"{key}.function", include)
         if task.kind == "judge":
             _require_host(str(task.url), f"{key}.url", judge_hosts)
+    if spec.search.strategy == PROPOSER:
+        _require_host(str(spec.search.options["url"]), "search.options.url", judge_hosts)
 
 
 def _require_file(task: TaskSpec, key: str, include: str | None) -> None:
@@ -52,4 +55,4 @@ def _require_host(url: str, key: str, allowed: Sequence[str]) -> None:
         if host == known.hostname and port == (known.port or _PORTS[parts.scheme]):
             return
     remedy = "let the service's owner add it to MERGESEARCH_JUDGE_HOSTS"
-    raise InvalidStudy(key, url, "is no judge that this service may ask", remedy)
+    raise InvalidStudy(key, url, "is no endpoint that this service may ask", remedy)

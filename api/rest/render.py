@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 from urllib.parse import quote
 
 from api.forms import form_of
+from api.howfar import how_far
 from api.rest.problems import Problem, failure, problem_content
 from api.rest.views import (
     BestTrial,
@@ -44,7 +45,9 @@ def study_summary(store: Store, study: Study) -> StudySummary:
         why=study.why,
         phase=study.phase,
         trials=TrialCounts(**store.studies.counts(study.id)),
-        trials_asked=study.spec["search"]["trials"],
+        trials_asked=(how := how_far(store, study)).asked,
+        used_up=how.share,
+        ended=study.ended,
         best=BestTrial(number=best.number, value=best.value or 0.0, origin=best.origin) if best else None,
         created_at=when(study.created_at),
         finished_at=_maybe(study.finished_at),
@@ -61,6 +64,7 @@ def study_detail(store: Store, study: Study) -> StudyDetail:
         workers=[w for w in workers if pool in w.pools],
         running=running(store, study.id),
         compressed=study.setup.get("compressed"),
+        plan=study.setup.get("plan"),
     )
 
 

@@ -4,8 +4,10 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from api.fronts import FrontEntry, front_entries
 from api.rest import render
 from api.rest.auth import MayRead, MayRun, require
 from api.rest.bodies import Sent
@@ -19,6 +21,15 @@ from db.records import Study
 from merging.errors import NotFound
 from search.study import StudySpec
 from search.verdict import Verdict
+
+
+class BestOfStudy(TrialDetail):
+    """A study's best trial, and of several objectives the front that it is the knee of."""
+
+    front: list[FrontEntry] | None = Field(
+        description="null: the objective is one number; empty: none meets its constraints"
+    )
+
 
 router = APIRouter(prefix="/v1", tags=["studies"])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -183,12 +194,16 @@ def get_trial(study: Named, number: Number, service: Service) -> TrialDetail:
     summary="Get a study's best trial",
     responses=refusals(404),
 )
-def get_best_trial(study: Named, service: Service) -> TrialDetail:
-    """The complete trial with the highest value on the search documents; the verdict judges it on others."""
-    found = service.store.trials.best(study.id)
+def get_best_trial(study: Named, service: Service) -> BestOfStudy:
+    """The complete trial with the highest value on the search documents; the verdict judges it on others. Of the
+    objective `pareto` the trial that is recommended of the front, and the front with its recipes.
+    """
+    front = front_entries(service.store, study)
+    trials = service.store.trials
+    found = trials.get(study.id, front[0].trial) if front else trials.best(study.id)
     if found is None:
         raise NotFound(f"study {study.name!r} is {study.state} and has no complete trial yet")
-    return render.trial_detail(service.store, found)
+    return BestOfStudy(**dict(render.trial_detail(service.store, found)), front=front)
 
 
 @router.get(

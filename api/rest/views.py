@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, Strict
 
 from api.forms import FORMS, FULL
 from api.rest.problems import Problem
+from search.stopping.ended import Ended
 
 StudyState = Literal["running", "paused", "cancelled", "finished", "failed"]
 TrialState = Literal["open", "complete", "pruned", "infeasible", "failed", "cancelled"]
@@ -47,9 +48,13 @@ class StudySummary(BaseModel):
     name: str
     state: StudyState
     why: str | None
-    phase: str | None = Field(description="of a running study: searching, rescoring, originals, holdout or judging")
+    phase: str | None = Field(
+        description="of a running study: searching, rescoring, originals, explaining, holdout or judging"
+    )
     trials: TrialCounts
-    trials_asked: int
+    trials_asked: int | None = Field(description="null: as many as its budget allows")
+    used_up: float = Field(description="how much of the nearest of its limits (trials, budget) is used up, at most 1")
+    ended: Ended | None = Field(description="why its search is over; null: it goes on, or an earlier version ended it")
     best: BestTrial | None
     created_at: datetime
     finished_at: datetime | None
@@ -69,6 +74,14 @@ class CompressedExperts(BaseModel):
     bits_per_parameter: float
     bytes: int
     whole_bytes: int
+
+
+class PlanView(BaseModel):
+    """What `auto` decided for a study: its methods, its ranges of layers, and why."""
+
+    methods: list[str]
+    layers: int
+    why: list[str]
 
 
 class EvaluationProgress(BaseModel):
@@ -117,6 +130,7 @@ class StudyDetail(StudySummary):
     workers: list[Worker] = Field(description="live workers that take work of this study's pool")
     running: list[RunningEvaluation]
     compressed: CompressedExperts | None = Field(description="how its experts are kept; null: as they are")
+    plan: PlanView | None = Field(description="what `auto` searches; null: another strategy")
 
 
 class TrialStep(BaseModel):

@@ -108,7 +108,7 @@ class Clerk:
         return True
 
     def _check(self, lease: JobLease) -> dict[str, Any]:
-        from api.embedded import prepare
+        from api.embedded import create, prepare
         from search.study import parse_study
 
         spec = parse_study(lease.job.content["spec"])
@@ -117,9 +117,7 @@ class Clerk:
             if found.setup.get("submission") == lease.job.id:  # an earlier attempt at this very job came so far
                 return {"study": spec.name}
             raise NameTaken(spec.name)
-        prepared = prepare(spec, self._store.fingerprints)
-        setup = prepared.setup | {"submission": lease.job.id}
-        self._store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, prepared.documents)
+        create(prepare(spec, self._store.fingerprints), self._store, {"submission": lease.job.id})
         return {"study": spec.name}
 
     def _judge(self, lease: JobLease) -> dict[str, Any]:

@@ -28,8 +28,8 @@ class ServiceSettings(BaseSettings):
         database_url: of PostgreSQL.
         redis_url: of Celery's broker.
         roots: folders below which studies may name models and task folders (separated as PATH is).
-        judge_hosts: whom studies may name as judges: `host` or `host:port` (without a port: the scheme's own),
-            separated by commas.
+        judge_hosts: whom studies may name as judges or proposers: `host` or `host:port` (without a port: the scheme's
+            own), separated by commas.
         exports: the folder that exports are written to; `serve` and `controller` share it.
         host, port: where `serve` listens.
         max_body_bytes, requests_per_minute: what one request may hold, and how many one key may send.

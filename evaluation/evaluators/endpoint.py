@@ -37,15 +37,26 @@ class ChatEndpoint:
         key_variable: the environment variable that holds the key; None: no key is sent.
         seconds: how long an answer may take in all.
         pause: seconds before the second attempt; doubled with each further one.
+        attempts: how often it is asked, where another attempt may succeed.
+        temperature: of its answers.
 
     Raises:
         JudgeAway: the variable is not set here, or holds no key.
     """
 
     def __init__(
-        self, url: str, model: str, key_variable: str | None, seconds: float = 120.0, pause: float = 1.0
+        self,
+        url: str,
+        model: str,
+        key_variable: str | None,
+        seconds: float = 120.0,
+        pause: float = 1.0,
+        *,
+        attempts: int = _ATTEMPTS,
+        temperature: float = 0.0,
     ) -> None:
         self.url, self._model, self._seconds, self._pause = url, model, seconds, pause
+        self._attempts, self._temperature = attempts, temperature
         self._key = _key(url, key_variable)
         self._over, self._lock, self._users = threading.Event(), threading.Lock(), 1
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -68,7 +79,7 @@ class ChatEndpoint:
         self._leave()
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The model's answer, as deterministic as it can be had; may be called from several threads.
+        """The model's answer, at temperature 0 as deterministic as it can be had; may be called from several threads.
 
         Args:
             messages: of the chat, each with `role` and `content`.
@@ -82,7 +93,7 @@ class ChatEndpoint:
                 raise JudgeAway(f"the judge at {self.url} is not asked any more")
             self._users += 1
         try:
-            return self._asked({"model": self._model, "messages": list(messages), "temperature": 0})
+            return self._asked({"model": self._model, "messages": list(messages), "temperature": self._temperature})
         finally:
             self._leave()
 
@@ -95,12 +106,12 @@ class ChatEndpoint:
 
     def _asked(self, body: Mapping[str, Any]) -> str:
         why = ""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._attempts):
             answer, why, asked = self._attempt(body)
             if answer is not None:
                 return self._text(*answer)
             pause = self._pause * 2**attempt * random.uniform(0.75, 1.25)  # many threads must not come back at once
-            if attempt + 1 == _ATTEMPTS or self._over.wait(min(max(pause, asked), _LONGEST_PAUSE)):
+            if attempt + 1 == self._attempts or self._over.wait(min(max(pause, asked), _LONGEST_PAUSE)):
                 break
         raise JudgeAway(f"the judge at {self.url} cannot be had ({why})")
 

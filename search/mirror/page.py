@@ -10,7 +10,9 @@ from typing import Any
 
 from db.records import Study, Trial
 from merging.recipe import GroupMerge, Recipe
+from search.explain.record import Explanation
 from search.mirror.layout import Layout
+from search.searchspec import UNLIMITED
 from search.verdict import Verdict
 
 NOTE = "dashboard:note_"
@@ -46,7 +48,7 @@ def note(study: Study, layout: Layout) -> str:
         f"- base {_code(models['base'])}",
         f"- experts {', '.join(_code(e['name']) for e in models['experts'])}",
         f"- tasks {', '.join(tasks)}; objective {spec['objective']}",
-        f"- strategy {search['strategy']}, {search['trials']} trials, seed {search['seed']}",
+        f"- strategy {search['strategy']}, {_most(search)}, seed {search['seed']}",
     ]
     if layout.summarised:
         lines.append(
@@ -56,6 +58,13 @@ def note(study: Study, layout: Layout) -> str:
     if study.verdict is not None:
         lines += ["", *_verdict(Verdict.model_validate(study.verdict))]
     return "\n".join(lines)
+
+
+def _most(search: Mapping[str, Any]) -> str:
+    """The limits of the search, in words."""
+    budget = {unit: most for unit, most in (search.get("budget") or {}).items() if most is not None}
+    limits = [f"{search['trials']} trials"] if search["trials"] < UNLIMITED or not budget else []
+    return ", ".join([*limits, *(f"{most:g} {unit}" for unit, most in budget.items())])
 
 
 def _verdict(verdict: Verdict) -> Iterable[str]:
@@ -80,6 +89,26 @@ def _verdict(verdict: Verdict) -> Iterable[str]:
     if any(notes):
         yield ""
         yield from filter(None, notes)
+    if verdict.explanation is not None:
+        yield from _explanation(verdict.explanation)
+
+
+def _explanation(told: Explanation) -> Iterable[str]:
+    """What the winner owes to what."""
+    if told.ablations:
+        yield from ("", f"The winner with parts changed, on {told.documents} search documents ({told.score:.4f}):", "")
+        yield "| winner | search | costs | 95 % interval |"
+        yield "|---|---|---|---|"
+        for found in told.ablations:
+            if found.score is None:
+                yield f"| {_plain(found.said)} | | | {_plain(found.why or '')} |"
+            else:
+                interval = f"{found.low:+.4f} to {found.high:+.4f}"
+                yield f"| {_plain(found.said)} | {found.score:.4f} | {found.difference:+.4f} | {interval} |"
+    if told.importance is not None:
+        parts = told.importance.experts | told.importance.parameters
+        shares = ", ".join(f"{_code(name)} {share:.0%}" for name, share in parts.items())
+        yield from ("", f"What the scores of {told.importance.trials} trials depended on: {shares}")
 
 
 def _code(text: str) -> str:

@@ -16,8 +16,8 @@ from search.strategies.opening import Opening
 from search.strategies.sampled import tpe
 from search.strategies.staged import Part, Staged
 
-MODELLED = 100
-"""Trials after which several objectives are left to NSGA-II: a process over more learns little and takes long."""
+MODELLED = 200
+"""Trials after which several objectives are left to NSGA-II, which is behind the process before (docs/benchmarks.md)."""
 
 
 def auto(opening: Opening) -> Strategy:

@@ -39,8 +39,11 @@ class Wait:
     """Nothing to propose until an open trial is observed."""
 
 
+@dataclass(frozen=True)
 class Exhausted:
-    """Nothing is left to propose."""
+    """Nothing is left to propose; `why`, for people, may say what the strategy came to."""
+
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Observation:
         values: one number an objective, where the study has several; higher is better.
         scores: its scores document by document, on the documents of the rung at which it was told;
             read when called. None where it has none.
+        seconds: how long it took to build, measure and score it; None where nothing was computed for it.
     """
 
     number: int
@@ -66,6 +70,7 @@ class Observation:
     constraints: tuple[float, ...] = ()
     values: tuple[float, ...] | None = None
     scores: Callable[[], tuple[TaskScore, ...]] | None = field(default=None, compare=False)
+    seconds: float | None = None
 
     @property
     def violation(self) -> float:

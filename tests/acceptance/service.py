@@ -34,7 +34,7 @@ STEPS = {
     "a-proposal": ("proposed:1", "added:3", "announced:2"),
     "a-result": ("telling:2", "told:1", "told:3"),
     "a-race": ("promoting:1", "promoted:2"),
-    "the-end": ("holdout:1", "judging:1", "finishing:1", "finished:1"),
+    "the-end": ("explaining:1", "holdout:1", "judging:1", "finishing:1", "finished:1"),
 }
 
 

@@ -81,7 +81,9 @@ def test_an_item_is_named_by_its_task_and_the_models() -> None:
 def test_a_metric_that_is_no_function_of_sums_does_not_race() -> None:
     evaluation = tasks("t")
     assert len(plan_documents(make_spec(evaluation=evaluation), suite(t="f1"), "models").rungs) == 1
-    assert len(plan_documents(make_spec(search={"prune": "off"}), suite(t="mean"), "models").rungs) == 1
+    off = make_spec(search={"prune": "off"})
+    assert plan_documents(off, suite(t="mean"), "models").rungs == (160, 698), "a rung that explains the winner"
+    assert plan_documents(off, suite(t="f1"), "models").rungs == (698,)
     with pytest.raises(InvalidStudy, match=r"search\.prune.*halving.*metric of t"):
         plan_documents(make_spec(search={"prune": "halving"}, evaluation=evaluation), suite(t="f1"), "models")
 
@@ -93,4 +95,5 @@ def test_a_proxy_has_the_first_rung_for_itself() -> None:
     assert plan.sets["t", "search"].sizes[:3] == (0, 40, 80)
     assert len(set(plan.sets["proxy", "search"].sizes)) == 1
     off = make_spec(search={"prune": "off"}, evaluation=tasks("t") | {"proxy": {"kind": "entropy"}})
-    assert len(plan_documents(off, suite(t="mean", proxy="mean"), "models").rungs) == 1
+    plan = plan_documents(off, suite(t="mean", proxy="mean"), "models")
+    assert not plan.proxied and plan.rungs == (160, 698)

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from api.conclusion import conclusion, p_value
 from api.describe import describe, duration
-from api.report import tasks_table, trials_table, verdict_table
+from api.report import starts_table, tasks_table, trials_table, verdict_table
 from db.records import Trial
 from merging.recipe import GroupMerge, Recipe
-from search.verdict import Against, Finalist, FrontPoint, Kept, ProxyTrust, TaskPair, Verdict
+from search.verdict import Against, Finalist, FrontPoint, Kept, ProxyTrust, StartScore, TaskPair, Verdict
 
 
 def finalist(label: str, trial: int, search: float, holdout: float, against: Against | None) -> Finalist:
@@ -54,7 +54,10 @@ def test_a_winner_that_is_ahead_is_said_to_be() -> None:
         )
     )
     assert "beats the best expert (add) by 0.400 (p < 0.001)" in said
-    assert "does not show that the winner beats the uniform soup (p = 0.400)" in said
+    assert (
+        "On the holdout the winner is not significantly better than the uniform soup: "
+        "+0.010 (95% interval -0.090 to +0.110, p = 0.400)." in said
+    )
     assert "0.050 lower on the holdout" in said
 
 
@@ -191,6 +194,74 @@ def test_what_must_be_known_to_believe_it_is_said(more: dict[str, Any], sentence
     found = verdict(7, *BOTH)
     assert sentence not in conclusion(found)
     assert sentence in conclusion(found.model_copy(update=more))
+
+
+def start(label: str, trial: int, search: float, *, full: bool = True) -> StartScore:
+    return StartScore(label=label, trial=trial, search=search, documents=100 if full else 40, full=full)
+
+
+@pytest.mark.parametrize(
+    ("best", "more", "sentence"),
+    [
+        (
+            start("task_arithmetic:0.3", 4, 0.719),
+            {},
+            "On the search documents the search gained +0.031 over its best start (task_arithmetic:0.3).",
+        ),
+        (start("recipe:mine", 7, 0.75), {}, "The search found nothing better than its best start (recipe:mine)."),
+        (
+            start("earlier:old:3", 5, 0.76),
+            {"constraints": (Kept(constraint="t", search=-1.0),)},
+            "The search's best start (earlier:old:3) scored 0.010 more, and breaks the constraints by more.",
+        ),
+        (
+            start("metagpt", 5, 0.8),
+            {"measured_as": "the weighted mean", "objective": "borda"},
+            "The winner ranks above the search's best start (metagpt).",
+        ),
+    ],
+)
+def test_what_the_search_added_to_its_best_start_is_said(best: StartScore, more: dict[str, Any], sentence: str) -> None:
+    assert sentence in conclusion(verdict(7, *BOTH).model_copy(update={"best_start": best, **more}))
+
+
+def test_what_is_the_best_start_without_compression_is_called_so() -> None:
+    won = finalist("originals:4", 9, 0.75, 0.7, None)
+    said = conclusion(verdict(9, BOTH[0], won).model_copy(update={"best_start": start("metagpt", 4, 0.7)}))
+    assert "The winner is the search's best start (metagpt) with the experts as they are." in said
+
+
+def test_of_a_baseline_that_won_it_is_not_said_twice() -> None:
+    won = verdict(0, finalist("expert:add", 0, 0.3, 0.3, None))
+    assert "start" not in conclusion(won.model_copy(update={"best_start": start("expert:add", 0, 0.3)}))
+
+
+def test_the_starts_are_listed_with_what_they_were_scored_on() -> None:
+    begun = [start("recipe:[mine]", 4, 0.7), start("metagpt", 5, 0.69, full=False)]
+    begun += [start(f"pair:{n}", n, 0.1) for n in range(10, 20)]
+    said = shown(starts_table(verdict(7, *BOTH).model_copy(update={"starts": tuple(begun)})))
+    assert "│ recipe:[mine] │ 4 │ 0.7000 │ 100 │" in said and "│ metagpt │ 5 │ ≈ 0.6900 │ 40 │" in said
+    assert "and 2 more" in said and "pair:18" not in said
+
+
+@pytest.mark.parametrize(("difference", "p"), [(0.012, 0.05), (0.0, 1.0), (-0.02, 0.3)])
+@pytest.mark.parametrize(("label", "name"), [("expert:add", "the best expert (add)"), ("uniform_soup", "the uniform")])
+def test_a_winner_that_is_not_significantly_better_is_said_not_to_be(
+    label: str, name: str, difference: float, p: float
+) -> None:
+    said = conclusion(verdict(7, finalist(label, 0, 0.3, 0.7, against(difference, p)), BOTH[1]))
+    assert f"On the holdout the winner is not significantly better than {name}" in said
+    assert (
+        f": {difference:+.3f} (95% interval {difference - 0.1:+.3f} to {difference + 0.1:+.3f}, p = {p:.3f})." in said
+    )
+    assert "beats" not in said and "worse" not in said
+
+
+def test_a_rival_that_won_is_named_and_still_compared_with_the_other() -> None:
+    soup = finalist("uniform_soup", 1, 0.6, 0.7, None)
+    said = conclusion(verdict(1, finalist("expert:add", 0, 0.3, 0.72, against(-0.02, 0.6)), soup))
+    assert "The winner is the uniform soup itself. No recipe tried scored better" in said
+    assert "not significantly better than the best expert (add): -0.020" in said
 
 
 def test_an_ordinary_verdict_says_nothing_of_what_did_not_happen() -> None:

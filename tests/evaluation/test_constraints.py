@@ -1,5 +1,6 @@
 """Constraints: one number each, met at 0 or less; and errors that say what is wrong with an entry."""
 
+import math
 from typing import Any
 
 import pytest
@@ -64,6 +65,32 @@ def test_flips_are_of_the_documents_that_both_have() -> None:
     assert broken_by({"negative_flips": 0.0, "against": "base"}, ours, base) == pytest.approx(1 / 2)
 
 
+@pytest.mark.parametrize(("higher", "expected"), [(True, 0.25 - 0.1), (False, -0.25 - 0.1)])
+def test_what_is_retained_may_be_a_little_worse_in_the_metrics_direction(higher: bool, expected: float) -> None:
+    base, ours = score("a", [1, 1, 1, 0], higher), score("a", [1, 1, 0, 0], higher)
+    assert broken_by({"task": "a", "retain": 0.1}, [ours], [score("b", [0]), base]) == pytest.approx(expected)
+    assert broken_by({"task": "a", "retain": 0.0}, [base], [base]) == 0.0
+
+
+def test_what_is_retained_is_compared_on_the_candidates_documents() -> None:
+    base, ours = [score("a", [1, 1, 0, 0])], [score("a", [0, 0], first=2)]
+    assert broken_by({"task": "a", "retain": 0.0}, ours, base) == 0.0
+    assert broken_by({"task": "a", "retain": 0.0}, [score("a", [0, 1])], base) == pytest.approx(0.5)
+
+
+def test_a_perplexity_is_retained_as_it_is_on_those_documents() -> None:
+    def text(items: list[list[float]], first: int = 0) -> TaskScore:
+        bits = -sum(nats for nats, _ in items) / sum(size for _, size in items) / math.log(2)
+        about = {"metric": "bits_per_byte", "stderr": None, "higher_is_better": False}
+        documents = tuple(range(first, first + len(items)))
+        return TaskScore(task="p", value=bits, documents=documents, items=tuple(items), **about)
+
+    base = text([[-9.0, 3], [-4.0, 4], [-2.0, 1]])
+    same, worse = text([[-4.0, 4], [-2.0, 1]], first=1), text([[-8.0, 4], [-2.0, 1]], first=1)
+    assert broken_by({"task": "p", "retain": 0.0}, [same], [base]) == pytest.approx(0.0)
+    assert broken_by({"task": "p", "retain": 0.1}, [worse], [base]) == pytest.approx(4 / 5 / math.log(2) - 0.1)
+
+
 @pytest.mark.parametrize("items", [[0.5, 1.0], [[-1.0, 3], [-2.0, 4]]])
 def test_flips_of_what_is_not_right_or_wrong_are_refused(items: list[Any]) -> None:
     asked = {"negative_flips": 0.1, "against": "base", "task": "a"}
@@ -74,13 +101,16 @@ def test_flips_of_what_is_not_right_or_wrong_are_refused(items: list[Any]) -> No
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"task": "t"}, r"constraints\[1\]: asks for nothing; write one of min, max, negative_flips"),
+        ({"task": "t"}, r"constraints\[1\]: asks for nothing; write one of min, max, retain, negative_flips"),
         ({"task": "t", "min": 0.1, "max": 0.2}, r"constraints\[1\]: asks for min and max at once"),
         ({"min": 0.1}, r"constraints\[1\].task: is missing; name the task whose min this is"),
         ({"task": "q", "max": 0.1}, r"constraints\[1\].task: 'q' is no task of this study; use one of t, u"),
         ({"negative_flips": 0.1}, r"constraints\[1\].against: is missing; use one of base, x"),
         ({"negative_flips": 0.1, "against": "y"}, r"'y' is no model of this study; use one of base, x"),
         ({"negative_flips": 0.1, "against": "x", "task": "q"}, r"'q' is no task"),
+        ({"retain": 0.1}, r"constraints\[1\].task: is missing; name the task whose retain this is"),
+        ({"task": "t", "retain": 0.1, "against": "y"}, r"'y' is no model of this study; use one of base, x"),
+        ({"task": "t", "retain": 0.1, "max": 1}, r"asks for max and retain at once"),
         ({"task": "t", "min": 0.1, "against": "x"}, r"'x' means nothing beside min; leave it out"),
     ],
 )
@@ -96,6 +126,8 @@ def test_entries_that_can_be_are_not_refused_and_say_what_they_ask_for() -> None
         ConstraintSpec(task="u", max=0),
         ConstraintSpec(negative_flips=0.02, against="base"),
         ConstraintSpec(negative_flips=0.02, against="x", task="t"),
+        ConstraintSpec(task="t", retain=0.02),
+        ConstraintSpec(task="u", retain=0.5, against="x"),
     ]
     check_constraints(asked, ["t", "u"], ["x"])
     assert [c.label for c in asked] == [
@@ -103,4 +135,6 @@ def test_entries_that_can_be_are_not_refused_and_say_what_they_ask_for() -> None
         "u at most 0",
         "at most 0.02 of the documents lost that base has right",
         "at most 0.02 of the documents in t lost that x has right",
+        "t at most 0.02 worse than base",
+        "u at most 0.5 worse than x",
     ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evaluation.objective import SMALLEST_STEP, Kind, objective, scales_between
+from evaluation.objective import SMALLEST_STEP, Kind, anchored, objective, scales_between
 from evaluation.result import TaskScore
 from merging.errors import InvalidStudy
 
@@ -51,6 +51,31 @@ def test_the_normalised_mean_is_nought_for_the_base_and_one_for_the_best_experts
     assert objective("normalized_mean", best, weights, scales) == 1.0
     half = [score("a", 0.50), score("c", 30.0, higher=False)]  # half of the way in a, nothing in c: (1/2 + 3 * 0) / 4
     assert objective("normalized_mean", half, weights, scales) == pytest.approx(0.125)
+
+
+def test_accuracy_and_perplexity_mix_as_shares_of_what_experts_gained() -> None:
+    base = [score("a", 0.2), score("p", 40.0, higher=False)]
+    scales = scales_between(base, [[score("a", 0.6), score("p", 60.0, higher=False)], [score("p", 20.0, higher=False)]])
+    even = {"a": 1.0, "p": 1.0}
+
+    def mixed(kind: Kind, accuracy: float, perplexity: float) -> float:
+        return objective(kind, [score("a", accuracy), score("p", perplexity, higher=False)], even, scales)
+
+    assert mixed("normalized_mean", 0.4, 30.0) == pytest.approx(0.5)
+    # the whole of the accuracy, for a perplexity that is hardly worse; a plain mean would not have it
+    assert mixed("normalized_mean", 0.6, 31.0) > mixed("normalized_mean", 0.2, 30.0)
+    assert objective("mean", [score("a", 0.6), score("p", 31.0, higher=False)], even) < objective(
+        "mean", [score("a", 0.2), score("p", 30.0, higher=False)], even
+    )
+    assert mixed("normalized_mean", 0.6, 80.0) < 0 < mixed("normalized_mean", 0.6, 40.0), "a loss is not clipped"
+
+
+def test_scales_to_mix_by_have_the_base_at_the_top_of_what_no_expert_gained() -> None:
+    base = [score("a", 0.2), score("p", 10.0, higher=False)]
+    experts = [[score("a", 0.6), score("p", 40.0, higher=False)], [score("a", 0.1), score("p", 20.0, higher=False)]]
+    assert anchored(base, experts) == {"a": (0.2, pytest.approx(0.4)), "p": (-40.0, 30.0)}
+    alike = anchored([score("a", 0.5)], [[score("a", 0.5)]])
+    assert alike["a"] == pytest.approx((0.5 - SMALLEST_STEP, SMALLEST_STEP))
 
 
 @pytest.mark.parametrize("expert", [0.501, 0.5, 0.2])

@@ -81,6 +81,8 @@ def test_the_knee_is_farthest_from_the_worst_corner() -> None:
     table = np.array([[100.0, 0.0, 80.0], [0.0, 1.0, 0.8]])
     assert knee_marks(table, [1, 1]) == pytest.approx([0.5, 0.5, 0.8])
     assert knee_marks(table, [9, 1]) == pytest.approx([0.9, 0.1, 0.8])
+    scaled = knee_marks(np.array([[0.2, 0.9, 0.5], [-30.0, -900.0, -10.0]]), [1, 1], [(0.1, 0.4), (-40.0, 20.0)])
+    assert scaled == pytest.approx([(0.25 + 0.5) / 2, (1.2 + 0.0) / 2, (1.0 + 1.2) / 2]), "clipped at both ends"
     assert knee_marks(np.array([[0.3, 0.3], [0.1, 0.2]]), [1, 1]) == pytest.approx([0.5, 1.0])
 
 

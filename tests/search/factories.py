@@ -24,13 +24,13 @@ Measured = Callable[[Recipe, Wanted], Outcome]
 
 
 def study_content(**sections: Any) -> dict[str, Any]:
-    """A valid study file; `sections` replace or extend its parts."""
+    """A valid study file; `sections` replace or extend its parts. Winners are explained where a test asks for it."""
     content: dict[str, Any] = {
         "schema": "mergesearch/study/v1",
         "name": "test",
         "models": {"base": "base", "experts": ["experts/a", "experts/b", "experts/c"]},
         "space": {"methods": ["task_arithmetic"]},
-        "search": {"strategy": "random", "trials": 12, "parallel": 1, "seed": 3},
+        "search": {"strategy": "random", "trials": 12, "parallel": 1, "seed": 3, "explain": False},
         "evaluation": {"tasks": [{"name": "t"}]},
     }
     for key, value in sections.items():
@@ -66,11 +66,15 @@ def create(store: Store, spec: StudySpec) -> Study:
     return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, parts)
 
 
-def create_race(store: Store, spec: StudySpec, documents: int = 400) -> Study:
-    """The row of a study with so many search documents, and 50 others, in as many rungs as its policy makes of them."""
+def create_race(store: Store, spec: StudySpec, documents: int = 400, about: Mapping[str, Any] | None = None) -> Study:
+    """The row of a study with so many search documents, and 50 others, in as many rungs as its policy makes of them.
+
+    Args:
+        about: what its setup says beside that.
+    """
     rungs, proxied = plan_rungs(spec.racing, documents, 1), spec.evaluation.proxy is not None
     setup = {"fingerprints": fingerprints(spec), "layer_count": LAYERS, "rungs": list(rungs), "proxy": proxied}
-    setup["aggregations"] = {"t": "mean"}
+    setup |= {"aggregations": {"t": "mean"}, **(about or {})}
     order = tuple(sorted(range(documents), key=lambda i: derive("order", i)))
     sizes = plan_sizes({"t": documents}, ["t"], rungs)["t"]
     parts: dict[tuple[str, Part], DocumentSet] = {

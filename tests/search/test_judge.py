@@ -156,6 +156,21 @@ def test_pareto_has_a_value_a_task_and_ranks_by_front_and_knee() -> None:
     assert judge_of("mean").front(trials, found) == []
 
 
+def test_the_knee_is_found_between_base_and_experts_where_they_were_tried() -> None:
+    def both(accuracy: float, perplexity: float) -> tuple[TaskScore, ...]:
+        return flat(accuracy, 0.0)[:1] + scores([0.0], [perplexity], higher=False)[1:]
+
+    judge, origins = judge_of("pareto"), ("base", "expert:a", "expert:b", "expert:c", "tpe", "tpe", "tpe")
+    values = [(0.2, 40.0), (0.6, 50.0), (0.2, 20.0), (0.3, 45.0), (0.65, 5000.0), (0.5, 25.0), (0.35, 21.0)]
+    found = {n: both(*value) for n, value in enumerate(values)}
+    trials = [replace(trial(n, judge.value(found[n])), origin=origin) for n, origin in enumerate(origins)]
+    # 5: (3/4 + 3/4) / 2; 4 has more than any expert, which counts up to 1.2, and a perplexity far off, which counts 0
+    assert [t.number for t in judge.front(trials, found)] == [5, 6, 4, 1, 2]
+    assert judge.ranking(trials, found)[0].number == 5
+    without = [t for t in trials if t.origin != "base"]
+    assert judge.front(without, found)[0].number == 1, "by the front's span 5000 leaves no room for 50 to be worse"
+
+
 def test_a_task_of_no_weight_is_no_objective() -> None:
     assert judge_of("pareto", (1, 0)).values(flat(0.2, 0.8)) == pytest.approx((0.2,))
     assert order(judge_of("borda", (1, 0)), {0: flat(0.1, 0.9), 1: flat(0.2, 0.0)}) == [1, 0]
@@ -183,14 +198,17 @@ def test_constraints_are_numbers_and_name_whom_they_need() -> None:
             {"task": "t", "min": 0.5},
             {"negative_flips": 0.25, "against": "base"},
             {"negative_flips": 0.0, "against": "b", "task": "u"},
+            {"task": "u", "retain": 0.25},
         ],
     )
     assert judge.needs == ("base", "expert:b") and not judge.ready
     judge.refer("base", flat(1.0, 1.0))
     judge.refer("expert:b", flat(0.0, 0.0))
     assert judge.ready
-    assert judge.constraints(scores([1, 1, 0, 0], [1, 1, 1, 1])) == pytest.approx((0.0, 0.0, 0.0))
-    assert judge.constraints(scores([1, 0, 0, 0], [0, 1, 1, 1])) == pytest.approx((0.25, 0.25, 0.0))
+    assert judge.constraints(scores([1, 1, 0, 0], [1, 1, 1, 1])) == pytest.approx((0.0, 0.0, 0.0, -0.25))
+    assert judge.constraints(scores([1, 0, 0, 0], [0, 1, 1, 1])) == pytest.approx((0.25, 0.25, 0.0, 0.0))
+    assert judge_of("mean", constraints=[{"task": "u", "retain": 0.1}]).needs == ("base",)
+    assert judge_of("mean", constraints=[{"task": "u", "retain": 0.1, "against": "c"}]).needs == ("expert:c",)
 
 
 def test_told_the_same_a_second_judge_says_the_same() -> None:

@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
 from db.store import Store
+from search.explain.record import Ablation, Explanation, Importance
 from search.mirror import Mirror, mirror_url
 from search.mirror.layout import MOST_SUMMARIES, Layout
 from search.mirror.page import note
@@ -164,3 +165,35 @@ def test_a_note_that_became_shorter_leaves_nothing_behind(store: Store, monkeypa
         with page(store) as (found, _, _):
             assert found == text
     mirror.close()
+
+
+def test_the_note_says_what_the_winner_owes_to_what(store: Store) -> None:
+    parts = (
+        Ablation(
+            change="without",
+            expert="a|b",
+            recipe_digest="1",
+            score=0.5,
+            difference=0.4,
+            low=0.3,
+            high=0.5,
+            p_value=0.01,
+        ),
+        Ablation(change="rounded", recipe_digest="2", why="NaN in <layer>"),
+    )
+    shares = Importance(trials=60, explained=0.7, experts={"a|b": 0.9}, places={}, parameters={"ties.density": 0.1})
+    found = Explanation(trial=1, documents=160, score=0.9, ablations=parts, importance=shares)
+    told = verdict().model_copy(update={"explanation": found}).model_dump(mode="json", by_alias=True)
+    filled = Filled(store, make_spec())
+    text = note(replace(filled.study, state="finished", verdict=told), Layout(filled.space))
+    assert text.splitlines()[-9:] == [
+        "",
+        "The winner with parts changed, on 160 search documents (0.9000):",
+        "",
+        "| winner | search | costs | 95 % interval |",
+        "|---|---|---|---|",
+        "| without a/b | 0.5000 | +0.4000 | +0.3000 to +0.5000 |",
+        "| rounded to two digits | | | NaN in ‹layer> |",
+        "",
+        "What the scores of 60 trials depended on: `a/b` 90%, `ties.density` 10%",
+    ]

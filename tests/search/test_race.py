@@ -18,12 +18,13 @@ from db.store import Store, open_home
 from evaluation.result import Failed, Scored
 from evaluation.wanted import Wanted
 from merging.recipe import Recipe
-from search.controller import Controller, Search, SearchFailed, Told
+from search.controller import Controller, Search, Told
 from search.course import Course, Finished
 from search.dispatch import InlineDispatcher
 from search.mirror import Mirror, mirror_url
 from search.opening import open_search
 from search.racing.rungs import plan_rungs
+from search.references import SearchFailed
 from search.searchspec import Prune
 from search.space import make_space
 from search.strategies.contract import Observation, Strategy
@@ -31,7 +32,7 @@ from search.study import StudySpec
 from tests.search.factories import LAYERS, Measured, Outcome, answers, bowl, create_race, leading, make_spec
 
 BEST = {"a": 0.7, "b": 0.2, "c": 0.4}
-RACES: tuple[Prune, ...] = ("paired_test", "halving", "hyperband", "one_shot")
+RACES: tuple[Prune, ...] = ("paired_test", "halving", "hyperband", "one_shot", "history")
 
 
 class Killed(Exception):
@@ -98,9 +99,9 @@ def test_a_race_saves_documents_and_loses_no_trial(prune: Prune, tmp_path: Path)
 
 
 def test_off_and_a_small_study_score_everything(tmp_path: Path) -> None:
-    assert plan_rungs("paired_test", 119, 1) == (119,) and plan_rungs("off", 5000, 1) == (5000,)
+    assert plan_rungs("paired_test", 119, 1) == (119,) and plan_rungs("off", 320, 1) == (320,)
     _, _, finished = run(racing("off", trials=8), tmp_path)
-    assert {(t.state, t.rung, t.steps, t.estimate) for t in finished.trials} == {("complete", 0, (), None)}
+    assert {(t.state, t.rung, t.steps, t.estimate) for t in finished.trials} == {("complete", 1, (), None)}
 
 
 def test_what_is_told_of_a_stopped_trial_is_corrected_by_the_best_of_then(tmp_path: Path) -> None:
@@ -214,13 +215,13 @@ def test_who_cannot_be_scored_in_full_stays_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_what_scores_are_compared_with_is_scored_first(parallel: int, tmp_path: Path) -> None:
-    limits = [{"negative_flips": 0.02, "against": "base"}, {"task": "t", "max": 0.6}]
+    limits = [{"negative_flips": 0.02, "against": "base"}, {"task": "t", "max": 0.6}, {"task": "t", "retain": 0.01}]
     spec = racing("paired_test", trials=12, search={"parallel": parallel}, constraints=limits)
     _, _, finished = run(spec, tmp_path)
     trials = finished.trials
     assert [t.origin for t in trials[:5]] == ["expert:a", "expert:b", "expert:c", "uniform_soup", "base"]
-    assert all(t.constraints is not None and len(t.constraints) == 2 for t in trials)
-    assert trials[4].constraints == pytest.approx((-0.02, (trials[4].value or 0) - 0.6))
+    assert all(t.constraints is not None and len(t.constraints) == 3 for t in trials)
+    assert trials[4].constraints == pytest.approx((-0.02, (trials[4].value or 0) - 0.6, -0.01))
     meeting = [t.value or 0.0 for t in trials if t.state == "complete" and max(t.constraints or ()) <= 0]
     assert finished.finalists.winner.value == max(meeting) <= 0.6
     assert max(t.value or 0.0 for t in trials) > 0.6, "a better one does not keep to the constraint"

@@ -48,7 +48,21 @@ def test_allowed_judges_may_be_asked(store: Store, tmp_path: Path) -> None:
 
 
 def test_without_the_setting_no_judge_may_be_asked(site: Site) -> None:
-    assert_problem(judged(site, GOOD[0]), 422, "invalid-input", "is no judge that this service may ask")
+    assert_problem(judged(site, GOOD[0]), 422, "invalid-input", "is no endpoint that this service may ask")
+
+
+def proposed(site: Site, url: str) -> Any:
+    site.controller()
+    search = {"strategy": "proposer", "options": {"url": url, "model": "m"}}
+    return site.post("/v1/studies", submission(search=search))
+
+
+def test_a_proposer_may_be_asked_where_a_judge_may(store: Store, tmp_path: Path) -> None:
+    with site_on(store, tmp_path, judge_hosts=ALLOWED, submit_wait_seconds=0.0) as site:
+        for url in BAD:
+            said = assert_problem(proposed(site, url), 422, "invalid-input", "MERGESEARCH_JUDGE_HOSTS")
+            assert said["key"] == "search.options.url" and store.metrics.read().jobs == {}
+        assert [proposed(site, url).status_code for url in GOOD] == [202] * len(GOOD)
 
 
 @pytest.mark.parametrize("function", ["os:system", "mine:f", "tasks.mine:f"])

@@ -87,6 +87,10 @@ def test_studies_are_remembered_as_before_the_keys_there_are_now() -> None:
     tasks = ["one", {"name": "two", "weight": 2, "metric": "acc", "num_fewshot": 1}]
     more = {"tasks": tasks, "include_path": "tasks", "documents": 9, "batch_size": 3}
     assert parse_study(study_content(evaluation=more)).frozen_digest() == "45e56e90b171d3ab6da48de977fc29ef"
+    limited = parse_study(study_content(constraints=[{"task": "t", "min": 0.5}]))
+    assert limited.frozen_digest() == "39304415c69d1bcd724ff8d79ea865fe"
+    retained = parse_study(study_content(constraints=[{"task": "t", "retain": 0.5}]))
+    assert retained.frozen_digest() not in (plain.frozen_digest(), limited.frozen_digest())
 
 
 def test_what_decides_scores_is_remembered() -> None:
