@@ -17,7 +17,7 @@ from search.strategies.sampled import tpe
 from search.strategies.staged import Part, Staged
 
 MODELLED = 200
-"""Trials after which several objectives are left to NSGA-II, which is behind the process before (docs/benchmarks.md)."""
+"""Trials after which several objectives are left to NSGA-II; it is behind the process before (docs/benchmarks.md)."""
 
 
 def auto(opening: Opening) -> Strategy:
