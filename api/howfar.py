@@ -21,9 +21,9 @@ class HowFar:
 def how_far(store: Store, study: Study) -> HowFar:
     """How far it is, as its rows say."""
     search = SearchSpec.model_validate(study.spec["search"])
-    counted, scored = sum(store.studies.counts(study.id).values()), 0
+    counts, scored = store.studies.counts(study.id), 0
     if search.budget.documents is not None:  # else the trials need not be read
         sets = search_sets(store.studies.documents(study.id))
         scored = ledger_of(sets, store.trials.all(study.id)).documents
-    share = Limits(search, 0).share(Spent(counted, scored, study.searched_seconds))
+    share = Limits(search, 0).share(Spent(sum(counts.values()) - counts.get("open", 0), scored, study.searched_seconds))
     return HowFar(most_trials(search), min(1.0, share))

@@ -177,8 +177,8 @@ class Controller:
                 continue
             self._open -= 1
             self._learn(told)
-            total, share = most_trials(self._search.spec.search), self._ending.share(self._asked)
-            self._search.on_told(Told(told, self._asked - self._open, total, share))
+            ended, total = self._asked - self._open, most_trials(self._search.spec.search)
+            self._search.on_told(Told(told, ended, total, self._ending.share(ended)))
         if not self._grounded and self._asked >= len(self._search.starts):
             self._grounded = is_grounded(self._store, self._id, len(self._search.starts))
 

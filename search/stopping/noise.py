@@ -1,11 +1,12 @@
 """How far apart two good candidates of a study seem on its documents though they may be alike."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from db.records import Trial
 from evaluation.result import TaskScore
-from evaluation.statistics import Measure, paired_interval
+from evaluation.statistics import Measure, aggregations_of, paired_interval
 from search.seeds import derive
 
 RIVALS = 3  # with one alone, a near copy of the best would say that there is no noise
@@ -25,7 +26,7 @@ class Noise:
         self._known: float | None = None
 
     def between(self, best: Sequence[Trial], measure: Measure) -> float | None:
-        """The median over the rivals; None where there is none.
+        """The median over the rivals; None where there is none, or a task's value is no function of sums of its items.
 
         Args:
             best: the best complete trials of different recipes, the best first; more than `RIVALS` + 1 are left out.
@@ -34,6 +35,11 @@ class Noise:
         numbers = tuple(trial.number for trial in some)
         if numbers != self._of:
             ours = [self._scores(trial) for trial in some]
+            known = {**aggregations_of(ours[0] if ours else ()), **measure.aggregations}  # none, where nobody races
+            if ours and any(score.task not in known for score in measure.counting(ours[0])):
+                self._of, self._known = numbers, None
+                return None
+            measure = replace(measure, aggregations=known)
             seeds = [derive(self._seed, "noise", number) for number in numbers]
             found = [
                 paired_interval(measure, ours[0], theirs, _DRAWS, seed).stderr

@@ -19,6 +19,7 @@ from search.strategies.contract import Exhausted, Observation, Proposal, Wait
 from search.strategies.opening import Opening
 
 COARSE_TO_FINE = "coarse_to_fine"
+RELATIVE = 2.0  # where weights count only relatively, the first steps are shares of so many times the mean one
 AGAIN = 0.5  # of a stage's step, once its distribution has collapsed
 
 
@@ -50,6 +51,8 @@ class Evolved:
             layers=options.get("layers", 0),
             profile=opening.profile,
         )
+        relative = opening.space.methods[0].normalised
+        self._reach = min(1.0, RELATIVE / len(opening.space.experts)) if relative else 1.0
         self._own: set[int] = set()  # the open trials that are its own
         self._known: list[Vector] = []  # the starts, while none of them is told
         self._best: tuple[tuple[float, float], Vector] | None = None
@@ -124,7 +127,7 @@ class Evolved:
             centre = self._best[1]
         else:
             centre = np.mean(self._known, axis=0) if self._known else self._cube.middle
-        return Distribution(stage, np.clip(centre, 0.0, 1.0), self._cube.tolerance, share * stage.step)
+        return Distribution(stage, np.clip(centre, 0.0, 1.0), self._cube.tolerance, share * self._reach * stage.step)
 
 
 def _rank(observation: Observation) -> tuple[float, float]:

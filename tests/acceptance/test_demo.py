@@ -80,7 +80,9 @@ def test_the_dashboards_copy_holds_every_trial(demo: Path) -> None:
     assert [t.state.name.lower() for t in copy.trials] == [t["state"] for t in trials]
     complete = {t["number"]: t["value"] for t in trials if t["state"] == "complete"}
     assert {t.number: t.value for t in copy.trials if t.number in complete} == complete
-    assert [t.params for t in copy.trials] == [t["params"] or {} for t in trials]
+    # a space of more than 32 numbers, which are summed up in at most 16
+    assert [bool(t.params) for t in copy.trials] == [bool(t["params"]) for t in trials]
+    assert len({name for t in copy.trials for name in t.params}) <= 16 < len(trials[-1]["params"])
     assert copy.best_trial.value == max(complete.values())
 
 

@@ -66,7 +66,8 @@ def test_two_studies_in_one_home_greedy_soup_and_methods_chosen_per_group(nano: 
 
 def test_a_trials_recipe_merged_by_hand_is_the_exported_trial(nano: Zoo, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    mergesearch("run", write(nano, tmp_path, "s", "search: {trials: 6, parallel: 1}"), "--home", home, "--no-export")
+    study = write(nano, tmp_path, "s", "search: {strategy: tpe, trials: 6, parallel: 1}")
+    mergesearch("run", study, "--home", home, "--no-export")
     assert not (home / "exports").exists()
     trial = output("trials", "s", "--home", home)[5]
     recipe = tmp_path / "recipe.yaml"

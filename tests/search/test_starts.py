@@ -175,7 +175,7 @@ def test_what_is_recommended_is_never_worse_than_the_best_start(prune: str, seed
     spec = warm(search={"prune": prune, "seed": seed}, constraints=limits)
     finished = finish(opened(spec, store), store, random_table(seed))
     begun = [t for t in finished.trials if is_start(t.origin, "tpe") and known(t) is not None]
-    assert len(begun) == 12, "experts, soup, and eight of the pool"
+    assert len(begun) == 11, "experts, soup, and seven of the pool"
     best = min(begun, key=lambda t: (violation(t), -(known(t) or 0.0)))
     winner = finished.finalists.winner
     assert best.state == "complete"
@@ -191,8 +191,8 @@ def test_the_verdict_lists_the_starts_with_the_best_of_those_in_full_first(tmp_p
     study = store.studies.by_id(found.study.id)
     verdict = reach_verdict(store, study, finished.finalists, aggregations, finished.trials)
     by_number = {t.number: t for t in finished.trials}
-    assert len(verdict.starts) == 12 and verdict.best_start == verdict.starts[0]
-    assert {s.trial for s in verdict.starts} == set(range(12)), "none that the strategy proposed"
+    assert len(verdict.starts) == 11 and verdict.best_start == verdict.starts[0]
+    assert {s.trial for s in verdict.starts} == set(range(11)), "none that the strategy proposed"
     for start in verdict.starts:
         trial = by_number[start.trial]
         assert (start.label, start.search, start.full) == (trial.origin, known(trial), trial.state == "complete")

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import search.controller
 from db.records import DocumentSet, Study, Trial
 from db.store import Store, open_home
+from evaluation.result import TaskScore
+from evaluation.statistics import Measure
 from evaluation.wanted import Wanted
 from merging.errors import InvalidStudy
 from merging.recipe import Recipe
@@ -29,6 +31,7 @@ from search.stopping.enough import require_documents
 from search.stopping.gain import Attempt, beyond, by_draws, by_records, surely_gains_less
 from search.stopping.ledger import Ledger, ledger_of
 from search.stopping.limits import Limits, Spent
+from search.stopping.noise import Noise
 from search.stopping.resuming import is_over
 from search.study import StudySpec
 from tests.search.factories import LAYERS, Outcome, answers, bowl, create_race, leading, make_spec
@@ -341,3 +344,23 @@ def test_what_stop_may_be(tmp_path: Path) -> None:
             limited(stop=wrong)
     with pytest.raises(InvalidStudy, match=r"search\.stop: True weighs"):
         make_spec(search={"stop": True}, objective="borda")
+
+
+def test_noise_is_known_where_nobody_races_and_not_where_values_are_no_sums() -> None:
+    def trial(number: int) -> Trial:
+        return Trial(number, "tpe", None, number, "complete", 0.5, None, number, 0.0, 0.0)
+
+    def scores(found: Trial) -> tuple[TaskScore, ...]:
+        items = tuple(float((i * (found.number + 3)) % 5 > 1) for i in range(60))
+        about = {"metric": "acc", "stderr": None, "higher_is_better": True, "documents": tuple(range(60))}
+        return (TaskScore(task="t", value=sum(items) / 60, items=items, **about),)
+
+    measure = Measure("mean", {"t": 1.0}, {})
+    some = tuple(map(trial, range(3)))
+    assert (Noise(0, scores).between(some, measure) or 0.0) > 0.0
+
+    def median_of(found: Trial) -> tuple[TaskScore, ...]:
+        (one,) = scores(found)
+        return (one.model_copy(update={"value": 0.25}),)
+
+    assert Noise(0, median_of).between(some, measure) is None

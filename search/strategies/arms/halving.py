@@ -75,7 +75,7 @@ class Halving:
 
     def begin(self) -> None:
         """All that is known before the first trial was told."""
-        if len(self.alive) > KEPT_AT_FIRST and not any(arm.tried for arm in self._arms.values()):
+        if len(self.alive) == len(self._arms) and len(self.alive) > KEPT_AT_FIRST:  # else a round was faster
             self._keep(max(math.ceil(len(self.alive) / 2), KEPT_AT_FIRST))
 
     def choose(self, open_: Mapping[str, int]) -> str | None:
