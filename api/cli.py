@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api import cli_models, cli_service, cli_widen
+from api import cli_models, cli_service, cli_widen, complementary
 from api.client import cli as client
 from api.client.cli import MaybeServer
 from api.output import print_json, screen
@@ -288,6 +288,7 @@ def doctor(
 client.register(app)
 cli_models.register(app)
 cli_widen.register(app)
+complementary.register(app)
 cli_service.register(app)
 
 if __name__ == "__main__":

@@ -111,6 +111,17 @@ def front_table(front: Sequence[FrontPoint]) -> Table:
     return table
 
 
+def complementary_table(study: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Recipes that complement each other, as `api.complementary.chosen` gives them."""
+    caption = "covered: of the search documents, if each goes to whichever of the recipes so far answers it best"
+    table = Table(title=f"Recipes of {study} that complement each other", caption=caption)
+    for name in ("trial", "found by", "alone", "covered"):
+        table.add_column(name, justify="left" if name == "found by" else "right")
+    for row in rows:
+        table.add_row(str(row["trial"]), Text(row["origin"]), f"{row['value']:.4f}", f"{row['coverage']:.4f}")
+    return table
+
+
 _FRONT_SHOWN = 20
 
 
