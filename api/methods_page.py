@@ -33,12 +33,12 @@ _FAMILIES = {
     ),
     "measured": (
         "Measured on data",
-        "Read what was measured of every expert on the study's search documents, once: see [artefacts](artefacts.md). "
+        "Read what was measured of every expert on documents of the study's tasks, once: see [artefacts](artefacts.md). "
         "The holdout is never read.",
     ),
     "learned": (
         "Learned on data",
-        "Coefficients or masks that were learned by gradient on the study's search documents, once; weights are "
+        "Coefficients or masks that were learned by gradient on documents of the study's tasks, once; weights are "
         "searched on top of them.",
     ),
     "structural": ("Structural", "Compose models of whole layers."),
@@ -53,7 +53,7 @@ _PARAMETERS = """\
 *Searched* is the range a study explores; `space.bounds` replaces it, within *allowed*. "Fixed" means that the
 parameter keeps its default unless the study gives bounds or a value (`space.fixed`), because weights already do its
 work or because it chooses between readings of a method. At its *neutral* value a parameter does nothing. *Stage* says
-whether a new value needs passes over the search documents (`measure`), new masks, cuts or decompositions (`prepare`)
+whether a new value needs passes over documents (`measure`), new masks, cuts or decompositions (`prepare`)
 or only a new pass over memory (`combine`). One marked † may have a value for each expert in a recipe.
 """
 

@@ -9,7 +9,7 @@ documents as so many recipes scored on all of them have; how documents are count
 recommends once a share of them is spent is scored on the holdout, afterwards. Each search on each zoo with each seed
 adds a line to OUT/results.jsonl; what is there already is skipped, so a run that was stopped goes on when it is started
 again, and `--report` makes tables and the figure of what is there. Rivals need the group `benchmarks`
-(`pip install --group benchmarks -c constraints.txt`). `none` runs none of ours or none of theirs.
+(`pip install --group benchmarks -c constraints.txt`, of pip 25.1 or newer). `none` runs none of ours or none of theirs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.search_entrants import RIVALS, entrant, ours
 from benchmarks.search_figure import draw
 from benchmarks.search_report import tables
-from benchmarks.search_run import Terms, append, read_lines, run_search
+from benchmarks.search_run import Terms, append, models_of, read_lines, run_search
 from zoo.make import open_zoo
 
 RESULTS = "results.jsonl"
@@ -98,9 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not settings.report:
         names = [*settings.rivals, *settings.strategies]
         seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-        known = {(line.zoo, line.search, line.seed, line.terms) for line in read_lines(settings.out / RESULTS)}
+        known = {line.key for line in read_lines(settings.out / RESULTS)}
+        models = {folder: models_of(open_zoo(folder)) for folder in settings.zoos}
         every = tasks_of(settings.zoos, names, seeds)
-        left = [task for task in every if (task[0].name, task[1], task[2], terms) not in known]
+        left = [task for task in every if (task[0].name, models[task[0]], task[1], task[2], terms) not in known]
         # torch does not survive a fork
         with ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("spawn")) as pool:
             done = list(pool.map(partial(run_task, terms, settings.out), left))

@@ -17,6 +17,7 @@ from benchmarks.search_items import ItemCache
 from benchmarks.search_lab import BudgetSpent, SearchLab, Seen, mean_of
 from db.store import open_home
 from evaluation.result import Scored
+from merging.checkpoint import Checkpoint
 from merging.recipe import Recipe
 from zoo.make import Zoo
 
@@ -52,6 +53,7 @@ class Line:
     """One search on one zoo with one seed.
 
     Attributes:
+        models: fingerprint of the zoo's base: the same zoo trained on other hardware is not quite the same.
         documents: search documents of one full evaluation.
         held: holdout documents.
         spent: documents looked at; `measured` of them by methods before they merge.
@@ -66,6 +68,7 @@ class Line:
     rival: bool
     seed: int
     terms: Terms
+    models: str
     documents: int
     held: int
     spent: int
@@ -75,6 +78,11 @@ class Line:
     scoring_seconds: float
     ended: bool
     curve: tuple[Point, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, int, Terms]:
+        """What tells it from all other lines."""
+        return self.zoo, self.models, self.search, self.seed, self.terms
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -111,6 +119,7 @@ def run_search(label: str, zoo: Zoo, name: str, seed: int, terms: Terms, folder:
         rival=rival,
         seed=seed,
         terms=terms,
+        models=models_of(zoo),
         documents=lab.documents,
         held=sum(len(prepared.suite.documents(task.name, "holdout")) for task in prepared.suite.tasks),
         spent=lab.spent,
@@ -121,6 +130,11 @@ def run_search(label: str, zoo: Zoo, name: str, seed: int, terms: Terms, folder:
         ended=ended,
         curve=curve,
     )
+
+
+def models_of(zoo: Zoo) -> str:
+    """The fingerprint that `Line.models` holds."""
+    return Checkpoint(zoo.base).fingerprint()
 
 
 def _prepared(zoo: Zoo, asked: Entrant, seed: int, terms: Terms) -> tuple[Prepared, int]:
@@ -195,4 +209,4 @@ def read_lines(path: Path) -> list[Line]:
     if not path.exists():
         return []
     lines = [Line.of_json(text) for text in path.read_text(encoding="utf-8").splitlines() if text]
-    return list({(line.zoo, line.search, line.seed, line.terms): line for line in lines}.values())
+    return list({line.key: line for line in lines}.values())

@@ -1,7 +1,8 @@
 """The one door to the documents' texts for whatever is not a score: statistics, gradients, proxies.
 
 What is tuned on a document knows it, so none of the holdout may go through here: neither by its `doc_id`, nor as
-a copy of its content in another task.
+a copy of its content in another task. Methods learn on training documents where a task has any, and on search
+documents elsewhere: those they then answer better than they should.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,10 @@ class Contaminated(MergesearchError):
 
 @dataclass(frozen=True)
 class Example:
-    """A search document's text.
+    """A document's text.
 
     Attributes:
+        doc_id: of a training document its place among those that are drawn.
         prompt: with its few-shot examples; empty where the whole text is what is scored (perplexity).
         continuation: the right one.
     """
@@ -51,12 +53,23 @@ class Calibration:
 
 
 def calibration(suite: "Suite", each: int | None = None) -> Calibration:
-    """The texts of a suite's search documents, with its digest.
+    """The texts that methods learn on, with the suite's digest.
 
     Args:
-        each: most documents of each task, the first in scoring order; None: all.
+        each: most documents of each task, the first in their order; None: all.
+
+    Raises:
+        InvalidStudy: a task does not say what is right.
+        Contaminated: the split is not one by content.
     """
-    return Calibration(suite.digest, tuple(examples(suite, each)))
+    found: list[Example] = []
+    for task in prompted(suite):
+        lessons = suite.training.get(task.name)
+        if lessons is None:
+            found += [Example(task.name, i, *task.example(i)) for i in _order(suite, task, each, _held(suite))]
+        else:
+            found += [Example(task.name, i, *text) for i, text in enumerate(lessons.texts(each))]
+    return Calibration(suite.digest, tuple(found))
 
 
 def examples(suite: "Suite", each: int | None = None) -> list[Example]:
@@ -86,7 +99,7 @@ def texts(suite: "Suite", task: str, doc_ids: Sequence[int]) -> list[Example]:
             whatever task.
         InvalidStudy: the task does not say what is right.
     """
-    (own,) = (each for each in _prompted(suite) if each.name == task)
+    (own,) = (each for each in prompted(suite) if each.name == task)
     _require_searched(suite, own, doc_ids, _held(suite))
     return [Example(task, i, *own.example(i)) for i in doc_ids]
 
@@ -94,11 +107,15 @@ def texts(suite: "Suite", task: str, doc_ids: Sequence[int]) -> list[Example]:
 def _searched(suite: "Suite", each: int | None) -> "list[tuple[HarnessTask, int]]":
     """The search documents of all tasks with prompts, in scoring order."""
     held, found = _held(suite), []
-    for task in _prompted(suite):
-        doc_ids = suite.order(task.name, "search")[:each]
-        _require_searched(suite, task, doc_ids, held)
-        found += [(task, doc_id) for doc_id in doc_ids]
+    for task in prompted(suite):
+        found += [(task, doc_id) for doc_id in _order(suite, task, each, held)]
     return found
+
+
+def _order(suite: "Suite", task: "HarnessTask", each: int | None, held: set[bytes]) -> tuple[int, ...]:
+    doc_ids = suite.order(task.name, "search")[:each]
+    _require_searched(suite, task, doc_ids, held)
+    return doc_ids
 
 
 def _require_searched(suite: "Suite", task: "HarnessTask", doc_ids: Sequence[int], held: set[bytes]) -> None:
@@ -110,7 +127,7 @@ def _require_searched(suite: "Suite", task: "HarnessTask", doc_ids: Sequence[int
             raise Contaminated(task.name, doc_id, "its content is held out in a task of the study")
 
 
-def _prompted(suite: "Suite") -> "list[HarnessTask]":
+def prompted(suite: "Suite") -> "list[HarnessTask]":
     """The tasks that are lm-eval's: those that have prompts."""
     from evaluation.harness import HarnessTask
 

@@ -21,6 +21,7 @@ from evaluation.stock import compiled_once
 from merging.errors import InvalidStudy
 
 VERSION: str = lm_eval.__version__
+_UNSAID = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
 _CORPUS_METRICS = ("bleu", "chrf", "chrf++", "ter")  # lm-eval bootstraps these 100 times at most
 
 
@@ -38,7 +39,7 @@ class HarnessTask:
         """Args: key: where the task stands in the study (`evaluation.tasks[0]`); chat: what its prompts go through."""
         self.name = spec.name
         self.documents: Sequence[Any] = list(task.eval_docs)
-        self._task, self._in_chat = task, chat is not None
+        self._task, self._key, self._chat = task, key, chat
         self.metric, self.filter = _choose_metric(task, spec, key)
         self.aggregation = _aggregation(task.aggregation()[self.metric])
         self.higher_is_better = _direction(task, self.metric, key)
@@ -106,11 +107,58 @@ class HarnessTask:
             InvalidStudy: the task does not say which continuation is right.
         """
         try:
-            prompt, continuation = _right(self._task, self.documents[doc_id], self.instances[doc_id], self._in_chat)
-            return str(prompt), str(continuation)
-        except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+            return _right(self._task, self.documents[doc_id], self.instances[doc_id], self._chat is not None)
+        except _UNSAID as error:
             problem = f"does not say what is right for document {doc_id} ({cause_of(error)})"
             raise InvalidStudy(f"evaluation.tasks.{self.name}", None, problem, "choose another task") from error
+
+    @property
+    def trained(self) -> int:
+        """How many documents the task's training split has; 0: it has none, or its data is nothing to pick from."""
+        split, data = self._task.config.training_split, getattr(self._task, "dataset", None) or {}
+        found = data[split] if split in data else None
+        return len(found) if hasattr(found, "select") else 0
+
+    def training(self, numbers: Sequence[int]) -> list[Any]:
+        """Documents of the training split, as the task makes them of those of these numbers.
+
+        Raises:
+            InvalidStudy: its `process_docs` fails on them.
+        """
+        config = self._task.config
+        raw = self._task.dataset[config.training_split].select(numbers)
+        try:
+            return list(raw if config.process_docs is None else config.process_docs(raw))
+        except Exception as error:  # the user's
+            raise self._unread(error) from error
+
+    def taught(self, document: Any) -> tuple[str, str] | None:
+        """Prompt and right continuation of a document of the training split; None: its own prompt gives it away, being
+        one of the few-shot examples, which are the same for all of them.
+
+        Raises:
+            InvalidStudy: its prompt cannot be built, or the task does not say which continuation is right.
+        """
+        try:
+            return self._taught(document)
+        except Exception as error:  # templates and samplers are the user's
+            raise self._unread(error) from error
+
+    def _taught(self, document: Any) -> tuple[str, str] | None:
+        task, shots = self._task, self._task.config.num_fewshot
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+        if shots and document in task.sampler.sample(shots):
+            return None
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+        chatted = {k: v for k, v in _chatted(self._chat).items() if k != "tokenizer_name"}
+        context = task.fewshot_context(document, shots, gen_prefix=task.doc_to_prefix(document), **chatted)
+        chatted.pop("fewshot_as_multiturn", None)
+        requests = task.construct_requests(doc=document, ctx=context, metadata=(self.name, 0, 1), **chatted)
+        return _right(task, document, requests if isinstance(requests, list) else [requests], self._chat is not None)
+
+    def _unread(self, error: Exception) -> InvalidStudy:
+        problem = f"has a training split whose documents cannot be read ({cause_of(error)})"
+        return InvalidStudy(f"{self._key}.name", self.name, problem, "mend it, or set evaluation.learn_on: search")
 
     def stderr(self, items: Sequence[Any], iterations: int) -> float | None:
         """lm-eval's standard error; None where it gives none.
@@ -183,8 +231,13 @@ def _build(task: Any, spec: TaskSpec, key: str, chat: Chat | None) -> dict[int, 
     return instances
 
 
-def _right(task: Any, document: Any, requests: Sequence[Any], in_chat: bool) -> tuple[Any, Any]:
+def _right(task: Any, document: Any, requests: Sequence[Any], in_chat: bool) -> tuple[str, str]:
     """Prompt and right continuation: from the request whose answer the metric wants to be likely, or the target."""
+    prompt, continuation = _right_of(task, document, requests, in_chat)
+    return str(prompt), str(continuation)
+
+
+def _right_of(task: Any, document: Any, requests: Sequence[Any], in_chat: bool) -> tuple[Any, Any]:
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return "", requests[0].args[0]
     if task.OUTPUT_TYPE == "loglikelihood":

@@ -116,6 +116,8 @@ class EvaluationSpec(_Frozen):
         fewshot_as_multiturn: few-shot examples are turns of the chat; as stock, they are unless it is told otherwise.
         proxy: what is scored before anything else.
         backend: who computes lm-eval's tasks, texts and answers.
+        learn_on: what methods that learn are shown: documents of a task's training split where it has one, or always
+            search documents.
     """
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
@@ -127,6 +129,7 @@ class EvaluationSpec(_Frozen):
     fewshot_as_multiturn: bool = Field(default_factory=lambda earlier: bool(earlier.get("chat_template")))
     proxy: ProxySpec | None = None
     backend: Backend = "transformers"
+    learn_on: Literal["training", "search"] = "training"
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -174,7 +177,13 @@ def older(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
     Studies are remembered by a digest of it, also those that were created before these keys.
     """
-    silent = {"chat_template": False, "fewshot_as_multiturn": False, "proxy": None, "backend": "transformers"}
+    silent = {
+        "chat_template": False,
+        "fewshot_as_multiturn": False,
+        "proxy": None,
+        "backend": "transformers",
+        "learn_on": "training",
+    }
     kept = {k: v for k, v in evaluation.items() if k != "batch_size" and not (k in silent and v == silent[k])}
     return kept | {"tasks": [_older_task(task) for task in evaluation["tasks"]]}
 

@@ -1,12 +1,12 @@
 """The suite of a study: its tasks with their metric, the documents of each part, and digests that name it all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.calibration import prompts
+from evaluation.calibration import prompted, prompts
 from evaluation.chat import Chat, open_chat
 from evaluation.evaluators.contract import Evaluator
 from evaluation.evaluators.load import proxy_evaluator
@@ -14,6 +14,7 @@ from evaluation.result import Part
 from evaluation.spec import PROXY, PROXY_PROMPTS, EvaluationSpec, ProxySpec
 from evaluation.split import Split, canonical, require_both_parts, split
 from evaluation.statistics import Aggregation
+from evaluation.training import Training, digest_of, training_of
 from evaluation.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Suite:
         task_digests: of each task by itself, all of its documents and the files of its functions included: whatever
             the split, the cap and the other tasks are, one recipe earns one item on a document.
         tuned: the tasks that are optimised: those of weight 0 are only reported, and nothing is learned on them.
+        training: what is learned on instead of the search documents, of the tasks that have a training split.
+        training_digest: of these.
     """
 
     tasks: "tuple[Task, ...]"
@@ -41,6 +44,8 @@ class Suite:
     digest: str
     task_digests: Mapping[str, str]
     tuned: tuple[str, ...] = ()
+    training: Training = field(default_factory=dict)
+    training_digest: str = ""
 
     @staticmethod
     def load(spec: EvaluationSpec, root: Path, key: str, tokenizer: Path | None = None) -> "Suite":
@@ -70,14 +75,22 @@ class Suite:
         suite = _digested(tasks, splits, chat)
         suite = suite if spec.proxy is None else _with_proxy(suite, spec.proxy, chat)
         suite = replace(suite, tuned=tuple(task.name for task in spec.tasks if task.weight > 0))
+        if spec.learn_on == "training":
+            training = training_of([task for task in prompted(suite) if task.name in suite.tuned], splits, key)
+            suite = replace(suite, training=training, training_digest=digest_of(training))
         return suite if spec.backend == "transformers" else _answered_by(spec.backend, suite)
 
     @property
     def tuning_digest(self) -> str:
-        """Digest of what may be learned on: the search documents of the tasks that are optimised."""
-        return blake2b(
-            canonical(["mergesearch/tuning/v1", self.digest, sorted(self.tuned)]), digest_size=16
-        ).hexdigest()
+        """Digest of what is learned on: search or training documents of the tasks that are optimised."""
+        own = [self.training_digest] if self.training_digest else []  # suites without keep the digest of before
+        parts = ["mergesearch/tuning/v1", self.digest, sorted(self.tuned), *own]
+        return blake2b(canonical(parts), digest_size=16).hexdigest()
+
+    def learned_on(self, tuning_digest: str) -> "Suite | None":
+        """The suite as a recipe of that digest read it, be it on search documents alone; None: it read another."""
+        both = (self, replace(self, training={}, training_digest=""))
+        return next((suite for suite in both if suite.tuning_digest == tuning_digest), None)
 
     def is_of(self, setup: Mapping[str, Any]) -> bool:
         """Whether a study with that setup is scored on this suite. One of an earlier version says less of its tasks."""

@@ -24,7 +24,7 @@ from zoo.presets import Preset
 from zoo.presets import preset as preset_row
 from zoo.tasks import write_yamls
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same preset and seed would give other models or documents."""
 
 Progress = Callable[[str, int, int], None]

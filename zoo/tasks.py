@@ -1,11 +1,12 @@
-"""The zoo's lm-eval tasks: one YAML and one JSONL of documents a skill.
+"""The zoo's lm-eval tasks: one YAML and one JSONL of documents a skill, and one to train on where it can be practised.
 
 lm-eval takes a relative `data_files` from the current directory, so the YAMLs name their documents absolutely;
 `write_yamls` puts them right again when the folder has moved.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,19 +26,23 @@ _OPTIONS = 4
 def write_documents(
     folder: Path, dictionary: Dictionary, count: int, seed: int, skills: Iterable[Skill] = tuple(SKILLS.values())
 ) -> None:
-    """Writes the documents of every task: `count` each, or as many as there are, no two alike."""
+    """Writes the documents of every task: `count` each, or as many as there are, no two alike, and as many to train on.
+
+    What is knowledge is all in the test: there is nothing else to train on.
+    """
     data = folder / "data"
     data.mkdir(parents=True)
     for skill in skills:
-        documents = _documents(skill, dictionary, count, seed)
-        text = "".join(json.dumps(document, sort_keys=True) + "\n" for document in documents)
-        (data / f"zoo_{skill.name}.jsonl").write_text(text, encoding="utf-8")
+        _write(data / f"zoo_{skill.name}.jsonl", _documents(skill, dictionary, count, seed))
+        if not skill.memorised:
+            rng = Random(f"lessons {skill.name} {seed}")
+            _write(data / f"zoo_{skill.name}.train.jsonl", _drawn(skill, partial(skill.train, rng, dictionary), count))
 
 
 def write_yamls(folder: Path, metrics: Mapping[str, str] = METRICS) -> None:
     """Writes the task YAMLs in `folder` for where it lies now; leaves those alone that are right already."""
     for task, metric in metrics.items():
-        content = _task(task, metric, folder.resolve() / "data" / f"{task}.jsonl")
+        content = _task(task, metric, folder.resolve() / "data")
         text = yaml.safe_dump(content, sort_keys=False)
         path = folder / f"{task}.yaml"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -46,14 +51,24 @@ def write_yamls(folder: Path, metrics: Mapping[str, str] = METRICS) -> None:
             part.replace(path)
 
 
+def _write(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(document, sort_keys=True) + "\n" for document in documents)
+    path.write_text(text, encoding="utf-8")
+
+
 def _documents(skill: Skill, dictionary: Dictionary, count: int, seed: int) -> list[dict[str, Any]]:
     rng = Random(f"documents {skill.name} {seed}")
     if skill.name == "dic":
         words = rng.sample(dictionary.words, min(count, len(dictionary.words)))
         return [_choice(word, dictionary, rng) for word in words]
+    return _drawn(skill, partial(skill.document, rng, dictionary), count)
+
+
+def _drawn(skill: Skill, draw: Callable[[], Example], count: int) -> list[dict[str, Any]]:
+    """So many documents, no two alike."""
     found: dict[Example, None] = {}
     while len(found) < count:
-        found.setdefault(skill.document(rng, dictionary))
+        found.setdefault(draw())
     if skill.name == "txt":
         return [{"text": example.prompt + example.right} for example in found]
     return [{"prompt": example.prompt, "answer": example.right} for example in found]
@@ -68,12 +83,17 @@ def _choice(word: str, dictionary: Dictionary, rng: Random) -> dict[str, Any]:
     return {"prompt": f"[dic]{word}=", "options": options, "answer": options.index(right)}
 
 
-def _task(task: str, metric: str, documents: Path) -> dict[str, Any]:
+def _task(task: str, metric: str, data: Path) -> dict[str, Any]:
+    files = {"test": str(data / f"{task}.jsonl")}
+    lessons = data / f"{task}.train.jsonl"
+    if lessons.exists():
+        files["train"] = str(lessons)
     return {
         "task": task,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(documents)}},
+        "dataset_kwargs": {"data_files": files},
         "test_split": "test",
+        **({"training_split": "train"} if lessons.exists() else {}),
         **_question(metric),
         "target_delimiter": "",
         "num_fewshot": 0,

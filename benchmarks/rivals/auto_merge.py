@@ -20,6 +20,7 @@ from merging.recipe import GroupMerge, Modules, Recipe
 
 LEAST_DOCUMENTS = 100
 ETA = 3
+LOCAL_SEARCHES = 1  # SMAC has ten: minutes for eight proposals of a hundred numbers, without a gain to be seen
 METHODS = ("linear", "task_arithmetic", "ties")
 MODULES: tuple[Modules, ...] = ("attention", "mlp", "other")
 FAILED = 1.0
@@ -53,6 +54,9 @@ class AutoMerge:
             overwrite=True,
             intensifier=MultiFidelityFacade.get_intensifier(scenario=scenario, eta=ETA),
             initial_design=MultiFidelityFacade.get_initial_design(scenario, n_configs=0, additional_configs=begun),
+            acquisition_maximizer=MultiFidelityFacade.get_acquisition_maximizer(
+                scenario, local_search_iterations=LOCAL_SEARCHES
+            ),
             logging_level=False,
         )
         self._info: Any = None

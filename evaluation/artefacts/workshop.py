@@ -94,11 +94,14 @@ class Workshop:
             MemoryError: not even one sequence fits.
         """
         wanted = self.missing(recipe)
-        if wanted and recipe.suite != suite.tuning_digest:
+        if not wanted:
+            return []
+        read = suite.learned_on(recipe.suite)
+        if read is None:
             problem = f"is not the suite at hand, {suite.tuning_digest}"
             remedy = "name it in the recipe, or take its study"
             raise InvalidRecipe("suite", recipe.suite, problem, remedy)
-        return [request for request in wanted if self._make(request, recipe, suite, (beat, begun))]
+        return [request for request in wanted if self._make(request, recipe, read, (beat, begun))]
 
     def missing(self, recipe: Recipe) -> list[Request]:
         """What the recipe reads and was not measured before, in the order of measuring."""

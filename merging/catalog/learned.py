@@ -39,7 +39,7 @@ def _learning(steps: int, rate: float) -> tuple[Parameter, ...]:
         _count("steps", "steps of Adam", steps, (20, 500)),
         _number("rate", "Adam's first learning rate; it falls to 0", rate, rate, (1e-3, 1.0, 1e-9, 10.0), log=True),
         _count("batch", "documents of one step", 32, (8, 256)),
-        _count("documents", "most search documents of each task that are read", 128, (32, 1024)),
+        _count("documents", "most documents of each task that are read", 128, (32, 1024)),
     )
 
 
@@ -78,7 +78,7 @@ METHODS = (
     Method(
         "learned_soup",
         "coefficients under which the right answers are likeliest, learned by gradients",
-        f"{_RELATIVE}, c the minimum of −log p(answer) per token on search documents",
+        f"{_RELATIVE}, c the minimum of −log p(answer) per token on documents",
         "merging.methods.learned:learned_sum",
         "https://arxiv.org/abs/2203.05482",
         _ONCE.format(_PASSES),

@@ -30,7 +30,7 @@ def _choice(name: str, doc: str, choices: tuple[str, ...], stage: str) -> Parame
     )
 
 
-_DOCUMENTS = _measure("documents", "most search documents of each task that are read", 128, (32, 1024))
+_DOCUMENTS = _measure("documents", "most documents of each task that are read", 128, (32, 1024))
 _TEXTS = _choice(
     "texts",
     "which of these an expert is measured on: those whose answers it explains better than every other expert, or all",
@@ -216,7 +216,7 @@ METHODS = (
                 1e6,
                 log=True,
             ),
-            _measure("documents", "most search documents of each task that are read", 32, (8, 256)),
+            _measure("documents", "most documents of each task that are read", 32, (8, 256)),
         ),
     ),
 )

@@ -31,6 +31,7 @@ def _line(search: str, seed: int, first: float | None, last: float) -> Line:
         search in RIVALS,
         seed,
         TERMS,
+        "0f" * 16,
         **numbers,
         seconds=9.0,
         scoring_seconds=1.0,
