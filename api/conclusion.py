@@ -8,7 +8,7 @@ from api.explained import explained
 from merging.compression import Compression
 from search.starts.start import UNIFORM, is_baseline
 from search.twins import twin_origin
-from search.verdict import Against, Compressed, Finalist, Verdict
+from search.verdict import Against, Compressed, Finalist, PassedOver, Verdict
 
 SIGNIFICANT = 0.05
 
@@ -49,6 +49,8 @@ def _measured(against: Against) -> str:
 def _unbeaten(name: str, verdict: Verdict) -> str:
     """That the winner is a baseline, with what keeps others from having been looked at or from counting."""
     won = f"The winner is {name} itself."
+    if verdict.passed_over is not None:
+        return f"{won} {_luck(verdict.passed_over, name)}"
     if any(kept.search > 0 for kept in verdict.constraints):
         return f"{won} No recipe that could be compared came nearer to meeting the constraints than {name}."
     which = "scored in full" if verdict.pruned else "tried"
@@ -59,13 +61,21 @@ def _unbeaten(name: str, verdict: Verdict) -> str:
     return f"{won} No recipe {which}{that} {better} on the search documents than {name}."
 
 
+def _luck(passed: PassedOver, name: str) -> str:
+    """Why a better score was not preferred."""
+    scored = f"Trial {passed.trial} scored {passed.difference:.3f} more than {name} on the search documents"
+    return f"{scored}, which may be luck (standard error {passed.stderr:.3f}): `search.margin` says how much is enough."
+
+
 def _gain(verdict: Verdict) -> Iterator[str]:
     """What the search added to the best of what it began with."""
     best, winner = verdict.best_start, verdict.of(verdict.winner)
     if best is None or is_baseline(winner.label):  # that a baseline won was said
         return
     gain = winner.search - best.search
-    if winner.trial == best.trial:
+    if verdict.passed_over is not None:
+        yield f"The winner is the search's best start ({best.label}). {_luck(verdict.passed_over, 'it')}"
+    elif winner.trial == best.trial:
         yield f"The search found nothing better than its best start ({best.label})."
     elif winner.label == twin_origin(best.trial):
         yield f"The winner is the search's best start ({best.label}) with the experts as they are."

@@ -33,8 +33,8 @@ _FAMILIES = {
     ),
     "measured": (
         "Measured on data",
-        "Read what was measured of every expert on documents of the study's tasks, once: see [artefacts](artefacts.md). "
-        "The holdout is never read.",
+        "Read what was measured of every expert on documents of the study's tasks, once: see "
+        "[artefacts](artefacts.md). The holdout is never read.",
     ),
     "learned": (
         "Learned on data",

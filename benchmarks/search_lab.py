@@ -38,12 +38,12 @@ class BudgetSpent(Exception):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is recommended once so many documents were looked at; `search` is its score on all search documents."""
+class Full:
+    """A candidate that was scored on all search documents, once so many were looked at."""
 
     documents: int
     recipe: Recipe
-    search: float | None
+    scores: tuple[TaskScore, ...]
 
 
 class SearchLab:
@@ -57,7 +57,7 @@ class SearchLab:
     Attributes:
         spent: documents looked at so far.
         measured: of those, by methods before they merge.
-        best: the best candidate that was scored on all search documents, each time there was a better one.
+        full: the candidates that were scored on all search documents.
     """
 
     def __init__(self, zoo: Zoo, prepared: Prepared, cache: ItemCache, artefacts: Path, budget: float) -> None:
@@ -72,7 +72,7 @@ class SearchLab:
         self._scorer = Scorer(self._suite, live, tokenizer, "cpu", None)
         self._paid: set[str] = set()
         self.spent, self.measured, self.evaluations = 0, 0, 0
-        self.best: list[Seen] = []
+        self.full: list[Full] = []
         self.documents = self._wanted_count(self._suite.wanted("search"))
 
     def evaluate(self, recipe: Recipe, wanted: Wanted) -> Scored | Infeasible:
@@ -93,7 +93,7 @@ class SearchLab:
         except (NonFiniteCandidate, NonFiniteScore) as error:
             return Infeasible(why=str(error))
         if searched and self._wanted_count(wanted) == self.documents:
-            self._note(recipe, mean_of(scored.scores))
+            self.full.append(Full(self.spent, recipe, scored.scores))
         return scored
 
     def score(self, recipe: Recipe, part: Part) -> float:
@@ -142,11 +142,6 @@ class SearchLab:
         if request.kind in JOINT:
             return rounds * (texts + texts // len(names))
         return rounds * texts
-
-    def _note(self, recipe: Recipe, value: float) -> None:
-        best = self.best[-1].search if self.best else None
-        if best is None or value > best:
-            self.best.append(Seen(self.spent, recipe, value))
 
     def _wanted_count(self, wanted: Wanted) -> int:
         return sum(map(len, wanted.documents.values()))

@@ -14,11 +14,14 @@ from benchmarks.racing_lab import search
 from benchmarks.rivals.contract import Setting
 from benchmarks.search_entrants import METHODS, RIVALS, Entrant, entrant, layered, study_of
 from benchmarks.search_items import ItemCache
-from benchmarks.search_lab import BudgetSpent, SearchLab, Seen, mean_of
-from db.store import open_home
+from benchmarks.search_lab import BudgetSpent, Full, SearchLab, mean_of
+from db.store import Store, open_home
 from evaluation.result import Scored
 from merging.checkpoint import Checkpoint
 from merging.recipe import Recipe
+from search.judge import Judge
+from search.recommended import gain_of
+from search.starts.start import is_start
 from zoo.make import Zoo
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -37,6 +40,14 @@ class Terms:
 
     evaluations: int
     holdout: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is recommended once so many documents were looked at."""
+
+    documents: int
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -149,13 +160,36 @@ def _prepared(zoo: Zoo, asked: Entrant, seed: int, terms: Terms) -> tuple[Prepar
 
 
 def _ours(prepared: Prepared, lab: SearchLab, home: Path) -> tuple[Sequence[Seen], bool]:
-    """Through the real controller; what it recommends is the best of what was scored in full."""
+    """Through the real controller."""
     with closing(open_home(home)) as store:
         try:
             search(prepared, lab, store)
-            return lab.best, True
+            ended = True
         except BudgetSpent:
-            return lab.best, False
+            ended = False
+        return _recommendations(prepared, lab, store), ended
+
+
+def _recommendations(prepared: Prepared, lab: SearchLab, store: Store) -> list[Seen]:
+    """What the study would have recommended after each candidate that was scored in full (`search.recommended`)."""
+    spec, study = prepared.spec, store.studies.get(prepared.spec.name)
+    begun = [t for t in store.trials.all(study.id) if is_start(t.origin, spec.search.strategy) and t.evaluation_id]
+    starts = {store.evaluations.get(trial.evaluation_id or 0).recipe_digest for trial in begun}
+    measure = Judge(spec, tuple(e.name for e in spec.models.experts)).measure(prepared.suite.aggregations())
+    best: Full | None = None
+    start: Full | None = None
+    seen: list[Seen] = []
+    for each in lab.full:
+        if best is None or mean_of(each.scores) > mean_of(best.scores):
+            best = each
+        is_one = each.recipe.digest(prepared.setup["fingerprints"]) in starts
+        if is_one and (start is None or mean_of(each.scores) > mean_of(start.scores)):
+            start = each
+        gain = None if start is None else gain_of(measure, best.scores, start.scores, spec.search.seed)
+        lucky = gain is not None and gain[0] < spec.search.margin * gain[1]
+        taken = start if start is not None and lucky else best
+        seen.append(Seen(each.documents, taken.recipe))
+    return seen
 
 
 def _rival(name: str, prepared: Prepared, lab: SearchLab, terms: Terms) -> tuple[Sequence[Seen], bool]:
@@ -180,7 +214,7 @@ def _rival(name: str, prepared: Prepared, lab: SearchLab, terms: Terms) -> tuple
         rival.tell(value)
         found = rival.recommended()
         if found is not None and (not seen or found != seen[-1].recipe):
-            seen.append(Seen(lab.spent, found, None))
+            seen.append(Seen(lab.spent, found))
     return seen, True
 
 

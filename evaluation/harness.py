@@ -116,8 +116,8 @@ class HarnessTask:
     def trained(self) -> int:
         """How many documents the task's training split has; 0: it has none, or its data is nothing to pick from."""
         split, data = self._task.config.training_split, getattr(self._task, "dataset", None) or {}
-        found = data[split] if split in data else None
-        return len(found) if hasattr(found, "select") else 0
+        found = data.get(split)
+        return len(found) if found is not None and hasattr(found, "select") else 0
 
     def training(self, numbers: Sequence[int]) -> list[Any]:
         """Documents of the training split, as the task makes them of those of these numbers.

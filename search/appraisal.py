@@ -97,6 +97,7 @@ def reach_verdict(
         proxy=_proxy(store, spec, trials, {n: _search_value(measure, its) for n, its in complete.items()}),
         front=tuple(front_point(t, complete[t.number]) for t in judge.front(trials, complete)),
         compressed=_compressed(measure, study, finalists, found),
+        passed_over=finalists.passed_over,
         best_start=next((start for start in begun[:1] if start.full), None),
         starts=begun,
         explanation=explanation_of(store, study, winner, trials, measure, aggregations, worth),

@@ -13,9 +13,10 @@ from evaluation.constraints import BASE
 from evaluation.result import Failed, Infeasible, Scored
 from merging.errors import MergesearchError
 from search.pairs import pairs
-from search.ranked import ranked
+from search.recommended import recommended
 from search.starts.start import UNIFORM, expert_origin
 from search.twins import is_twin
+from search.verdict import PassedOver
 
 
 class HoldoutFailed(MergesearchError):
@@ -30,6 +31,7 @@ class Finalists:
         compared: the experts, the uniform soup, the base if it was scored; those of `pair`; then the winner if it is
             none of them.
         missing: who should stand here and could not be scored, with the reason.
+        passed_over: who scored better than the winner, and not by enough.
         pair: of `compared`, a recipe of compressed experts, and the same of the experts as they are; or nobody.
     """
 
@@ -37,6 +39,7 @@ class Finalists:
     compared: tuple[Trial, ...]
     missing: dict[str, str]
     pair: tuple[Trial, ...] = ()
+    passed_over: PassedOver | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def find_finalists(
     found = {t.origin: t for t in reversed(trials) if t.origin in origins}
     missing = {origin: t.why or t.state for origin, t in found.items() if t.value is None}
     baselines = [found[origin] for origin in origins if origin in found and origin not in missing]
-    order = ranked(store, study, trials)
+    preferred = recommended(store, study, trials)
+    order = preferred.order
     held = {t.number: holdout_evaluation(store, study, t) for t in (*baselines, *order[:1])}
     waiting = {e.id for e in held.values() if e.outcome is None}
     if waiting:
@@ -75,7 +79,8 @@ def find_finalists(
             return Unmeasured((evaluation.id,))
         why = _why_unscored(evaluation)
         if why is None:
-            return _beside(store, study, trials, Finalists(trial, compared, missing))
+            passed = preferred.passed_over if trial is order[0] else None
+            return _beside(store, study, trials, Finalists(trial, compared, missing, passed_over=passed))
         missing.setdefault(trial.origin if trial in baselines else _name(trial), why)
     told = "; ".join(f"{who}: {why}" for who, why in missing.items())
     raise HoldoutFailed(f"no candidate could be scored on the holdout ({told}); mend that and run the study again")

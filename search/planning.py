@@ -16,7 +16,6 @@ AUTO = "auto"
 BLIND = ("wudi", "ties", "task_arithmetic")  # look at weights alone
 LEARNED = "learned_soup"  # looks at search documents through gradients of a few coefficients
 FITTED = "pleas_pp"  # keeps sums over the inputs of every matrix, anew for each candidate
-TEXTS = 64  # of each task that `FITTED` looks at: with twice as many it was no better on the zoo
 SHORT = {"steps": 40, "batch": 16, "documents": 64, "rate": 0.1}
 """What `LEARNED` has where its defaults would take too much of the budget; two hundredths lower on the zoo."""
 INSURED = 0.05  # of the documents that a study will score, what learning may look at, a pass with gradients thrice
@@ -94,7 +93,6 @@ def _methods(spec: StudySpec, known: Known, fixed: dict[str, Scalar], why: list[
         fits = known.measured_bytes <= MOST_MEASURED
         if fits:
             found.append(FITTED)
-            fixed[f"{FITTED}.documents"] = TEXTS
             why.append(f"{FITTED} fits every matrix to what reaches it: {size} of sums for a candidate")
         else:
             why.append(f"not {FITTED}: its sums would take {size} for a candidate, more than {limit}")

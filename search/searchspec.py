@@ -65,6 +65,7 @@ class SearchSpec(_Frozen):
             much (a number, in the objective's units); None: `StudySpec.stop` decides.
         gates: whether candidates that are broken are found by a few prompts and texts before they are scored.
         starts: what it begins with.
+        margin: by how many standard errors a trial must beat the best start to be recommended instead; 0: by anything.
         explain: whether the winner is scored with parts changed at the end, to say what it owes to what.
     """
 
@@ -79,6 +80,7 @@ class SearchSpec(_Frozen):
     stop: StrictBool | Annotated[float, Field(gt=0)] | None = None
     gates: bool = False
     starts: StartsSpec = StartsSpec()
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     explain: StrictBool = True
 
     def placed(self, place: Callable[[str, str], str]) -> "SearchSpec":

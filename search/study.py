@@ -84,7 +84,7 @@ class StudySpec(_Frozen):
     def frozen_digest(self) -> str:
         """Digest of what may not change while the study lives: all but trials, workers and how experts were found."""
         content = self.to_json()
-        for key in ("trials", "parallel", "pool", "budget", "stop", "explain"):
+        for key in ("trials", "parallel", "pool", "budget", "stop", "margin", "explain"):
             del content["search"][key]
         for later, unsaid in (("options", {}), ("gates", False), ("starts", StartsSpec().model_dump(mode="json"))):
             if content["search"][later] == unsaid:

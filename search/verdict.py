@@ -139,6 +139,19 @@ class StartScore(_Frozen):
     full: bool
 
 
+class PassedOver(_Frozen):
+    """A trial that scored best on the search documents, but not by enough to be preferred to the best start.
+
+    Attributes:
+        difference: by how much it is better than the start.
+        stderr: of that, over documents.
+    """
+
+    trial: int
+    difference: float
+    stderr: float
+
+
 class Verdict(_Frozen):
     """The final report of a study.
 
@@ -165,6 +178,7 @@ class Verdict(_Frozen):
         front: of the objective `pareto`, the knee first.
         compressed: where the experts were.
         best_start: of those scored in full the start that ranks first; None: an earlier version did not say.
+        passed_over: the trial that scored better than the winner, which was preferred to it; see `search.margin`.
         starts: all that have a score or an estimate, the best first.
         ended: why the search was over after so many trials; None: an earlier version did not say.
         explanation: what the winner owes to what; None: the study wanted none, or there is nothing to tell.
@@ -193,6 +207,7 @@ class Verdict(_Frozen):
     front: tuple[FrontPoint, ...] = ()
     compressed: Compressed | None = None
     best_start: StartScore | None = None
+    passed_over: PassedOver | None = None
     starts: tuple[StartScore, ...] = ()
     ended: Ended | None = None
     explanation: Explanation | None = None

@@ -7,7 +7,7 @@ from db.faults import fault_point
 from db.records import Study
 from db.store import Store
 from search.explain.asked import Asked, asked, is_explained
-from search.ranked import ranked
+from search.recommended import recommended
 
 
 class Explaining:
@@ -23,7 +23,7 @@ class Explaining:
         if not is_explained(self._study):
             return ()
         if not self._begun:
-            order = ranked(self._store, self._study, self._store.trials.all(self._study.id))
+            order = recommended(self._store, self._study, self._store.trials.all(self._study.id)).order
             self._asked = asked(self._store, self._study, order[0]) if order else None
             self._begun = True
         fault_point("controller.explaining")

@@ -12,7 +12,7 @@ from api.describe import describe, duration
 from api.report import starts_table, tasks_table, trials_table, verdict_table
 from db.records import Trial
 from merging.recipe import GroupMerge, Recipe
-from search.verdict import Against, Finalist, FrontPoint, Kept, ProxyTrust, StartScore, TaskPair, Verdict
+from search.verdict import Against, Finalist, FrontPoint, Kept, PassedOver, ProxyTrust, StartScore, TaskPair, Verdict
 
 
 def finalist(label: str, trial: int, search: float, holdout: float, against: Against | None) -> Finalist:
@@ -219,6 +219,12 @@ def start(label: str, trial: int, search: float, *, full: bool = True) -> StartS
             {"measured_as": "the weighted mean", "objective": "borda"},
             "The winner ranks above the search's best start (metagpt).",
         ),
+        (
+            start("default:pleas_pp", 7, 0.75),
+            {"passed_over": PassedOver(trial=9, difference=0.0104, stderr=0.0121)},
+            "The winner is the search's best start (default:pleas_pp). Trial 9 scored 0.010 more than it on the search "
+            "documents, which may be luck (standard error 0.012): `search.margin` says how much is enough.",
+        ),
     ],
 )
 def test_what_the_search_added_to_its_best_start_is_said(best: StartScore, more: dict[str, Any], sentence: str) -> None:
@@ -285,6 +291,13 @@ def test_other_peoples_text_is_no_markup() -> None:
 def test_a_baseline_that_won_is_said_to_be_unbeaten() -> None:
     said = conclusion(verdict(0, finalist("expert:add", 0, 0.3, 0.3, None)))
     assert "No recipe tried scored better on the search documents than the best expert (add)" in said
+
+
+def test_a_baseline_that_was_preferred_to_a_better_score_is_said_to_be() -> None:
+    passed = PassedOver(trial=9, difference=0.0104, stderr=0.0121)
+    said = conclusion(verdict(0, finalist("expert:add", 0, 0.3, 0.3, None)).model_copy(update={"passed_over": passed}))
+    assert "The winner is the best expert (add) itself. Trial 9 scored 0.010 more than the best expert (add)" in said
+    assert "scored better on the search documents" not in said
 
 
 def test_recipes_are_described_by_method_and_mean_weights() -> None:

@@ -8,7 +8,7 @@ import pytest
 from api.embedded import Fingerprinted, Prepared, prepare
 from benchmarks.search_entrants import Entrant, layered, study_of
 from benchmarks.search_items import ItemCache
-from benchmarks.search_lab import BACKWARD, BudgetSpent, SearchLab
+from benchmarks.search_lab import BACKWARD, BudgetSpent, SearchLab, mean_of
 from benchmarks.search_run import SHARES, Terms, run_search
 from evaluation.result import Scored
 from merging.recipe import Recipe
@@ -36,15 +36,15 @@ def test_documents_count_once_where_a_search_reuses_them_and_the_budget_is_kept(
         lab = SearchLab(nano, prepared, cache, tmp_path / "artefacts", budget=1e9)
         few, every = lab.first(5), lab.first(None)
         first = lab.evaluate(recipe, few)
-        assert isinstance(first, Scored) and lab.spent == 5 * len(prepared.suite.tasks) and lab.best == []
+        assert isinstance(first, Scored) and lab.spent == 5 * len(prepared.suite.tasks) and lab.full == []
         second = lab.evaluate(recipe, every)
         assert isinstance(second, Scored) and lab.spent == 5 * len(prepared.suite.tasks) + lab.documents
-        assert [seen.recipe for seen in lab.best] == [recipe]
+        assert [(full.recipe, full.documents) for full in lab.full] == [(recipe, lab.spent)]
         poor = SearchLab(nano, prepared, cache, tmp_path / "artefacts", budget=lab.documents - 1)
         with pytest.raises(BudgetSpent):
             poor.evaluate(recipe, every)
         assert poor.spent == 0
-        assert poor.score(recipe, "search") == lab.score(recipe, "search") == lab.best[-1].search
+        assert poor.score(recipe, "search") == lab.score(recipe, "search") == mean_of(lab.full[-1].scores)
 
 
 def test_what_methods_look_at_before_they_merge_counts_once_a_search(nano: Zoo, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from search.planning import (
     MOST_MEASURED,
     MOST_RANGES,
     SHORT,
-    TEXTS,
     Known,
     Plan,
     plan,
@@ -54,9 +53,9 @@ def test_learning_is_worth_a_share_of_the_budget_and_no_more() -> None:
     alone = of(auto(), known(measured_bytes=MOST_MEASURED + 1))
     assert alone.fixed == short, "there is no other that learns"
     rich = of(auto(search={"strategy": "auto", "trials": 4000}), known())
-    assert rich.methods == (FITTED, LEARNED, *BLIND) and rich.fixed == {f"{FITTED}.documents": TEXTS}
+    assert rich.methods == (FITTED, LEARNED, *BLIND) and rich.fixed == {}
     between = of(auto(search={"strategy": "auto", "trials": 1000}), known(documents=300))
-    assert between.fixed == {f"{FITTED}.documents": TEXTS} | short
+    assert between.fixed == short
 
 
 def test_methods_and_layers_that_a_study_names_stay() -> None:
@@ -83,7 +82,7 @@ def test_a_budget_in_documents_counts_as_the_trials_it_pays_for() -> None:
 def test_a_planned_study_has_the_plan_s_space() -> None:
     spec = auto()
     found = planned(spec, of(spec, known()))
-    assert found.space.fixed == {f"{FITTED}.documents": TEXTS}
+    assert found.space.fixed == {}
     assert found.space.layers == 4 and found.space.method_names == (FITTED, *BLIND)
 
 

@@ -1,0 +1,72 @@
+"""Which of a study's complete trials is recommended: the best, unless that is hardly better than what it began with.
+
+The best of many trials owes part of its score to the documents that it was picked on, and most of what a search tries
+is worse than a good start. So a gain over the best start that is below the standard error of the difference counts as
+luck: the one-standard-error rule (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984,
+section 3.4.3), where what was there before the search stands for the simplest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from db.records import Study, Trial
+from db.store import Store
+from evaluation.result import TaskScore
+from evaluation.statistics import Measure, aggregations_of, paired_interval
+from search.judge import Judge, violation
+from search.ranked import ranked
+from search.seeds import derive
+from search.standings import scores_of
+from search.starts.start import is_start
+from search.study import StudySpec
+from search.twins import is_lossy
+from search.verdict import PassedOver
+
+_DRAWS = 2000  # of the bootstrap: the standard error is then right to 2 %
+Scores = Sequence[TaskScore]
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The complete trials of a study, the recommended one first, the others best first.
+
+    Attributes:
+        passed_over: the best, where it is not the first.
+    """
+
+    order: tuple[Trial, ...]
+    passed_over: PassedOver | None
+
+
+def recommended(store: Store, study: Study, trials: Sequence[Trial]) -> Recommended:
+    """The complete trials in the order in which they should be taken.
+
+    Objectives that compare trials, and studies of compressed experts, whose winner may be a recipe that no trial of
+    the search had, take the best.
+    """
+    order, spec = tuple(ranked(store, study, trials)), StudySpec.model_validate(study.spec)
+    judge = Judge(spec, tuple(e.name for e in spec.models.experts))
+    if not spec.search.margin or judge.relative or spec.objective == "pareto" or is_lossy(study):
+        return Recommended(order, None)
+    for trial in trials:
+        if trial.origin in judge.needs and trial.value is not None:
+            judge.refer(trial.origin, scores_of(store, trial))
+    start = next((t for t in order if is_start(t.origin, spec.search.strategy)), None)
+    if start is None or start is order[0] or violation(start) > violation(order[0]) or not judge.ready:
+        return Recommended(order, None)
+    gain = gain_of(judge.measure({}), scores_of(store, order[0]), scores_of(store, start), spec.search.seed)
+    if gain is None or gain[0] >= spec.search.margin * gain[1]:
+        return Recommended(order, None)
+    passed = PassedOver(trial=order[0].number, difference=gain[0], stderr=gain[1])
+    return Recommended((start, *(t for t in order if t is not start)), passed)
+
+
+def gain_of(measure: Measure, ours: Scores, theirs: Scores, seed: int) -> tuple[float, float] | None:
+    """By how much one set of scores is better on the same documents, and the standard error of that; None where a
+    task's value is no function of sums of its items.
+    """
+    known = {**aggregations_of(ours), **measure.aggregations}
+    if any(score.task not in known for score in measure.counting(ours)):
+        return None
+    found = paired_interval(replace(measure, aggregations=known), ours, theirs, _DRAWS, derive(seed, "margin"))
+    return found.value, found.stderr
