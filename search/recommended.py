@@ -1,9 +1,10 @@
 """Which of a study's complete trials is recommended: the best, unless that is hardly better than what it began with.
 
 The best of many trials owes part of its score to the documents that it was picked on, and most of what a search tries
-is worse than a good start. So a gain over the best start that is below the standard error of the difference counts as
-luck: the one-standard-error rule (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984,
-section 3.4.3), where what was there before the search stands for the simplest.
+is worse than a good start. So a gain over the best start below two standard errors of the difference counts as luck:
+the rule by which trees are pruned (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984,
+section 3.4.3), where what was there before the search stands for the simplest. They take one standard error; the best
+of a hundred trials that are no better than the start is two and a half above it by luck alone.
 """
 
 from collections.abc import Sequence

@@ -80,7 +80,7 @@ class SearchSpec(_Frozen):
     stop: StrictBool | Annotated[float, Field(gt=0)] | None = None
     gates: bool = False
     starts: StartsSpec = StartsSpec()
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
     explain: StrictBool = True
 
     def placed(self, place: Callable[[str, str], str]) -> "SearchSpec":
