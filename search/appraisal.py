@@ -64,7 +64,8 @@ def reach_verdict(
     best = found[winner.number]
     complete = _complete_scores(store, trials) if judge.relative else {}
     alone = {t.number for t in finalists.compared if t.origin.startswith(expert_origin(""))}
-    picked = None if judge.relative else _selection(store, measure, trials, winner, spec.search.seed)
+    best_won = not judge.relative and finalists.passed_over is None
+    picked = _selection(store, measure, trials, winner, spec.search.seed) if best_won else None
     spent = documents_spent(trials, store.studies.documents(study.id))
     end = store.studies.by_id(study.id).ended  # the caller's may be of before the search
     ended = None if end is None else Ended.model_validate(end)

@@ -53,7 +53,9 @@ def test_a_gain_below_two_standard_errors_is_luck(store: Store, wins: int, losse
 
 
 def test_the_verdict_says_who_was_passed_over_and_why(store: Store) -> None:
-    found = staged(store, 2, 1).verdict().passed_over
+    verdict = staged(store, 2, 1).verdict()
+    found = verdict.passed_over
+    assert verdict.optimism is None, "the winner was not picked for its score"
     assert found is not None and found.trial == 2 and found.difference == pytest.approx(0.05)
     assert found.stderr == pytest.approx((2 * (3 / 20 - 0.05**2) / 20) ** 0.5 / 2, rel=0.1), "of the mean of two tasks"
 
