@@ -40,9 +40,27 @@ def final(lines: Sequence[Line]) -> float | None:
 
 
 def best_rival(runs: Runs) -> str | None:
-    """The rival that ends with the best holdout score."""
-    rivals = [name for name, lines in runs.items() if lines[0].rival and final(lines) is not None]
+    """The rival that ends with the best holdout score, of those with the most seeds."""
+    known = [name for name, lines in runs.items() if lines[0].rival and final(lines) is not None]
+    most = max((len(runs[name]) for name in known), default=0)
+    rivals = [name for name in known if len(runs[name]) == most]
     return max(rivals, key=lambda name: final(runs[name]) or 0.0, default=None)
+
+
+def ahead(runs: Runs, lines: Sequence[Line], share: float) -> tuple[int, int]:
+    """In how many seeds what is recommended at a share of the budget is better on the holdout than what any rival with
+    that seed recommends in the end; and of how many seeds that is known.
+    """
+    bars: dict[tuple[str, int], float] = {}
+    for rival in (line for name in runs for line in runs[name] if line.rival):
+        bars[rival.models, rival.seed] = max(bars.get((rival.models, rival.seed), 0.0), rival.curve[-1].holdout or 0.0)
+    found = [
+        (point.holdout or 0.0) > bars[line.models, line.seed]
+        for line in lines
+        for point in line.curve
+        if point.share == share and (line.models, line.seed) in bars
+    ]
+    return sum(found), len(found)
 
 
 def share_to_reach(lines: Sequence[Line], score: float) -> float | None:
@@ -65,31 +83,36 @@ def _table(zoo: str, lines: Sequence[Line]) -> str:
     documents = statistics.fmean(line.documents for line in lines)
     title = (
         f"Zoo `{zoo}`: a budget of {terms.evaluations} full evaluations, each about {documents:.0f} search documents "
-        f"({first.held} held out), {max(map(len, runs.values()))} seeds"
+        f"({first.held} held out)"
     )
     columns = [f"holdout at {share:.0%}" for share in SHOWN]
     header = [
         "search",
+        "seeds",
         *columns,
         "minus best rival",
+        "ahead of all rivals at 20%, in the end",
         "search score",
         "budget to reach it",
         "measuring",
         "spent",
         "CPU s",
     ]
-    rows = [_row(name, own, runs[bar] if bar else []) for name, own in runs.items()]
+    rows = [_row(name, runs, runs[bar] if bar else []) for name in runs]
     return "\n".join([title, "", *map(_line, [header, ["---"] * len(header), *rows])])
 
 
-def _row(name: str, lines: Sequence[Line], bar: Sequence[Line]) -> list[str]:
+def _row(name: str, runs: Runs, bar: Sequence[Line]) -> list[str]:
+    lines = runs[name]
     budget = [line.terms.evaluations * line.documents for line in lines]
     last = [line.curve[-1].search for line in lines if line.curve[-1].search is not None]
     reached = share_to_reach(lines, final(bar) or 0.0) if bar and final(bar) is not None else None
     return [
         f"`{name}`" if lines[0].rival else f"**`{name}`**",
+        str(len(lines)),
         *(_spread([p.holdout for line in lines for p in line.curve if p.share == share]) for share in SHOWN),
         _minus(lines, bar),
+        "–" if lines[0].rival else ", ".join("{} of {}".format(*ahead(runs, lines, share)) for share in (0.2, 1.0)),
         f"{statistics.fmean(last):.3f}" if last else "–",
         "–" if reached is None else f"{reached:.0%} (1/{1 / reached:.1f})",
         f"{statistics.fmean(line.measured / all_ for line, all_ in zip(lines, budget, strict=True)):.0%}",
@@ -100,8 +123,8 @@ def _row(name: str, lines: Sequence[Line], bar: Sequence[Line]) -> list[str]:
 
 def _minus(lines: Sequence[Line], bar: Sequence[Line]) -> str:
     """The difference to the best rival at the whole budget, paired by seed."""
-    theirs = {line.seed: line.curve[-1].holdout for line in bar}
-    pairs = [(line.curve[-1].holdout, theirs.get(line.seed)) for line in lines]
+    theirs = {(line.models, line.seed): line.curve[-1].holdout for line in bar}
+    pairs = [(line.curve[-1].holdout, theirs.get((line.models, line.seed))) for line in lines]
     found = [own - other for own, other in pairs if own is not None and other is not None]
     return "–" if not found or lines == bar else _numbers(found, "{:+.3f}")
 

@@ -20,7 +20,7 @@ from evaluation.result import Scored
 from merging.checkpoint import Checkpoint
 from merging.recipe import Recipe
 from search.judge import Judge
-from search.recommended import gain_of
+from search.luck import gain_of
 from search.starts.start import is_start
 from zoo.make import Zoo
 
@@ -186,7 +186,7 @@ def _recommendations(prepared: Prepared, lab: SearchLab, store: Store) -> list[S
         if is_one and (start is None or mean_of(each.scores) > mean_of(start.scores)):
             start = each
         gain = None if start is None else gain_of(measure, best.scores, start.scores, spec.search.seed)
-        lucky = gain is not None and gain[0] < spec.search.margin * gain[1]
+        lucky = gain is not None and gain.is_luck(spec.search.margin)
         taken = start if start is not None and lucky else best
         seen.append(Seen(each.documents, taken.recipe))
     return seen

@@ -8,23 +8,18 @@ of a hundred trials that are no better than the start is two and a half above it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from db.records import Study, Trial
 from db.store import Store
-from evaluation.result import TaskScore
-from evaluation.statistics import Measure, aggregations_of, paired_interval
 from search.judge import Judge, violation
+from search.luck import gain_of
 from search.ranked import ranked
-from search.seeds import derive
 from search.standings import scores_of
 from search.starts.start import is_start
 from search.study import StudySpec
 from search.twins import is_lossy
 from search.verdict import PassedOver
-
-_DRAWS = 2000  # of the bootstrap: the standard error is then right to 2 %
-Scores = Sequence[TaskScore]
 
 
 @dataclass(frozen=True)
@@ -56,18 +51,7 @@ def recommended(store: Store, study: Study, trials: Sequence[Trial]) -> Recommen
     if start is None or start is order[0] or violation(start) > violation(order[0]) or not judge.ready:
         return Recommended(order, None)
     gain = gain_of(judge.measure({}), scores_of(store, order[0]), scores_of(store, start), spec.search.seed)
-    if gain is None or gain[0] >= spec.search.margin * gain[1]:
+    if gain is None or not gain.is_luck(spec.search.margin):
         return Recommended(order, None)
-    passed = PassedOver(trial=order[0].number, difference=gain[0], stderr=gain[1])
+    passed = PassedOver(trial=order[0].number, difference=gain.difference, stderr=gain.stderr)
     return Recommended((start, *(t for t in order if t is not start)), passed)
-
-
-def gain_of(measure: Measure, ours: Scores, theirs: Scores, seed: int) -> tuple[float, float] | None:
-    """By how much one set of scores is better on the same documents, and the standard error of that; None where a
-    task's value is no function of sums of its items.
-    """
-    known = {**aggregations_of(ours), **measure.aggregations}
-    if any(score.task not in known for score in measure.counting(ours)):
-        return None
-    found = paired_interval(replace(measure, aggregations=known), ours, theirs, _DRAWS, derive(seed, "margin"))
-    return found.value, found.stderr

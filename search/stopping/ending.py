@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 
 from db.records import Study, Trial
+from evaluation.result import TaskScore
 from search.judge import violation
+from search.luck import room_above
 from search.standings import Standings
 from search.starts.start import Start, is_baseline
 from search.stopping.clock import SearchClock
@@ -33,6 +35,8 @@ class Ending:
         self, spec: StudySpec, study: Study, starts: Sequence[Start], standings: Standings, clock: SearchClock
     ) -> None:
         self._standings, self._clock, self._stop = standings, clock, spec.stop
+        self._margin, self._seed = spec.search.margin, spec.search.seed
+        self._room_of: int | None = None  # the best trial that was seen to leave something above it
         self._starts, self._needed = len(starts), necessary(starts)
         self._ledger = Ledger(standings.sets)
         self._limits = Limits(spec.search, self._ledger.whole)
@@ -98,7 +102,11 @@ class Ending:
     def _too_little(self, spent: Spent) -> Ended | None:
         """The end, if the trials left are expected to gain less than what the study says is worth it."""
         left = self._limits.left(spent)
-        if self._stop is False or not self._told or left < 1:
+        if self._stop is False or left < 1:
+            return None
+        if (perfect := self._nothing_above(left)) is not None:
+            return perfect
+        if not self._told:
             return None
         noise = self._noise.between(self._standings.best, self._standings.measure)
         if noise is None:
@@ -114,6 +122,29 @@ class Ending:
         what = "the noise between two good candidates" if self._stop is True else "what `search.stop` asks for"
         why = f"another {left} trials were expected to gain {gain:.2g}, less than {what} ({least:.2g})"
         return Ended(reason="gain", why=why, left=left, expected=gain, least=least)
+
+    def _nothing_above(self, left: int) -> Ended | None:
+        """The end, if a recipe that had every document right would not surely be better than the best one."""
+        best = self._standings.best[:1]
+        if not best or self._room_of == best[0].number:
+            return None
+        measure, scores = self._standings.measure, self._standings.scores(best[0])
+        room = room_above(measure, scores, self._seed)
+        if room is None or (room.difference > 0 and not room.is_luck(self._margin)):
+            self._room_of = best[0].number
+            return None
+        wrong, documents = _wrong(measure.counting(scores))
+        why = (
+            f"trial {best[0].number} has {documents - wrong} of {documents} documents right: none can be better by "
+            "more than luck"
+        )
+        return Ended(reason="gain", why=why, left=left, expected=room.difference, least=self._margin * room.stderr)
+
+
+def _wrong(scores: Sequence[TaskScore]) -> tuple[int, int]:
+    """How many documents are wrong, of how many."""
+    items = [(item, score.higher_is_better) for score in scores for item in score.items]
+    return sum(bool(item) != higher for item, higher in items), len(items)
 
 
 def necessary(starts: Sequence[Start]) -> int:

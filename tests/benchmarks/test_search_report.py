@@ -9,7 +9,7 @@ from benchmarks.search import main
 from benchmarks.search_entrants import RIVALS, entrant, ours
 from benchmarks.search_figure import draw
 from benchmarks.search_items import ItemCache
-from benchmarks.search_report import best_rival, by_search, share_to_reach, tables
+from benchmarks.search_report import ahead, best_rival, by_search, share_to_reach, tables
 from benchmarks.search_run import SHARES, Line, Point, Terms, append, read_lines
 from search.strategies.declared import STRATEGIES
 
@@ -68,6 +68,19 @@ def test_the_budget_to_reach_a_score_lies_between_checkpoints() -> None:
     assert share_to_reach(lines, 0.25) == pytest.approx((SHARES[2] + SHARES[3]) / 2)
     assert share_to_reach(lines, 0.0) == SHARES[0]
     assert share_to_reach(lines, 0.71) is None
+
+
+def test_a_seed_is_won_by_whoever_is_ahead_of_all_rivals_of_that_seed() -> None:
+    runs = by_search(LINES)
+    assert ahead(runs, runs["tpe"], 1.0) == (3, 3) and ahead(runs, runs["tpe"], SHARES[0]) == (0, 3)
+    better = [*LINES, _line("qmc", 1, 0.8, 0.9)]
+    assert ahead(by_search(better), runs["tpe"], 1.0) == (2, 3)
+    alone = [_line("tpe", 7, 0.1, 0.9)]
+    assert ahead(by_search([*LINES, *alone]), alone, 1.0) == (0, 0), "nobody else had that seed"
+
+
+def test_a_rival_of_few_seeds_is_not_the_bar() -> None:
+    assert best_rival(by_search([*LINES, _line("qmc", 0, 0.8, 0.9)])) == "known"
 
 
 def test_a_table_has_a_row_for_each_search() -> None:

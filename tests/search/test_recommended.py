@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.store import Store
-from search.recommended import gain_of, recommended
+from evaluation.statistics import Measure
+from search.luck import gain_of, room_above
+from search.recommended import recommended
 from tests.search.test_verdict import AGGREGATIONS, Candidate, Staged, task_score
 
 START = [1.0] * 10 + [0.0] * 10
@@ -88,8 +90,6 @@ def test_an_objective_that_compares_trials_takes_its_best(store: Store) -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=4, max_size=40))
 def test_a_gain_is_the_difference_and_its_error_that_of_pairs(pairs: list[tuple[bool, bool]]) -> None:
-    from evaluation.statistics import Measure
-
     numbers = range(len(pairs))
     ours, theirs = ((task_score("t", numbers, [float(pair[i]) for pair in pairs]),) for i in (0, 1))
     found = gain_of(Measure("mean", {"t": 1.0}, AGGREGATIONS), ours, theirs, 0)
@@ -97,4 +97,20 @@ def test_a_gain_is_the_difference_and_its_error_that_of_pairs(pairs: list[tuple[
     differences = [a - b for a, b in pairs]
     mean = sum(differences) / len(pairs)
     error = (sum((d - mean) ** 2 for d in differences) / len(pairs) ** 2) ** 0.5
-    assert found[0] == pytest.approx(mean, abs=1e-12) and found[1] == pytest.approx(error, rel=0.1, abs=1e-9)
+    assert found.difference == pytest.approx(mean, abs=1e-12) and found.stderr == pytest.approx(
+        error, rel=0.1, abs=1e-9
+    )
+
+
+def test_what_is_left_above_a_candidate_is_what_it_has_wrong() -> None:
+    measure = Measure("mean", {"t": 1.0, "u": 0.0}, AGGREGATIONS)
+    told, graded = task_score("t", range(20), [1.0] * 18 + [0.0] * 2), task_score("u", range(2), [0.5, 0.5])
+    room = room_above(measure, (told, graded), 0)
+    assert room is not None and room.difference == pytest.approx(0.1)
+    assert room.is_luck(2.0) and not room.is_luck(1.0), "two documents are the square root of two standard errors"
+    perfect = room_above(measure, (task_score("t", range(20), [1.0] * 20),), 0)
+    assert perfect is not None and (perfect.difference, perfect.stderr) == (0.0, 0.0)
+    flipped = told.model_copy(update={"higher_is_better": False})
+    less = room_above(measure, (flipped,), 0)
+    assert less is not None and less.difference == pytest.approx(0.9)
+    assert room_above(Measure("mean", {"u": 1.0}, AGGREGATIONS), (graded,), 0) is None, "who knows what is best there"

@@ -299,6 +299,22 @@ def test_without_the_key_nothing_stops_and_the_noise_is_the_least(tmp_path: Path
     assert 0.001 < ended.least < 0.04, "the standard error of a difference on 400 documents"
 
 
+def test_a_search_ends_where_a_recipe_without_a_fault_would_be_no_surer(tmp_path: Path) -> None:
+    def spoiled(recipe: Recipe) -> float:
+        return 0.97 if max(recipe.groups[0].weights.values()) < 0.34 else 0.5
+
+    spec = limited(trials=40, stop=True)
+    perfect, trials = run(spec, open_home(tmp_path / "perfect"), lambda recipe: 1.0)
+    ended = Ended.model_validate(perfect.ended)
+    assert {t.origin for t in trials} == {"expert:a", "expert:b", "expert:c", "uniform_soup"}, "nothing but its starts"
+    assert ended.why == "trial 0 has 400 of 400 documents right: none can be better by more than luck"
+    assert (ended.reason, ended.left, ended.expected, ended.least) == ("gain", 40 - len(trials), 0.0, 0.0)
+    good, tried = run(spec, open_home(tmp_path / "good"), spoiled)
+    assert len(tried) > len(trials) and "right" not in Ended.model_validate(good.ended).why
+    never, every = run(limited(trials=40, stop=False), open_home(tmp_path / "never"), lambda recipe: 1.0)
+    assert len(every) == 40 and Ended.model_validate(never.ended).reason == "trials"
+
+
 def attempts(values: list[float], noise: float = 0.0) -> list[Attempt]:
     best = np.maximum.accumulate(values)
     return [Attempt(value, noise, float(top)) for value, top in zip(values, best, strict=True)]
