@@ -8,6 +8,7 @@ from benchmarks.search_run import SHARES, Line
 
 SHOWN = (0.1, 0.2, 0.4, 1.0)
 """Shares of the budget with a column of their own."""
+LEAST_SEEDS = 3  # of fewer no interval is worth printing
 Runs = Mapping[str, Sequence[Line]]
 """The lines of each search, one a seed."""
 
@@ -137,7 +138,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 def _numbers(values: Sequence[float], form: str) -> str:
     mean, low, high = (form.format(number) for number in interval(values))
-    return f"{mean} ({low} – {high})" if len(values) > 1 else mean
+    return f"{mean} ({low} – {high})" if len(values) >= LEAST_SEEDS else mean
 
 
 def _line(cells: Sequence[str]) -> str:

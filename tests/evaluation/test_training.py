@@ -12,7 +12,8 @@ from evaluation.split import canonical
 from evaluation.suite import Suite
 from evaluation.training import LEAST
 from merging.errors import InvalidStudy
-from tests.evaluation.conftest import KEY, Tiny
+from tests.evaluation.conftest import KEY, Tiny, harness
+from tests.evaluation.tiny import write_chat
 from zoo.make import Zoo
 
 HEAD = """\
@@ -90,6 +91,19 @@ def test_nothing_is_learned_from_a_prompt_that_gives_the_answer_away(practised: 
         *shown, asked = each.prompt.split("\n\n")
         assert len(shown) == 3 and all(asked.strip() != example.split()[0] for example in shown)
     assert len({tuple(each.prompt.split("\n\n")[:3]) for each in found}) == 1
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+@pytest.mark.parametrize("name", ["tiny_generate", "tiny_choice", "tiny_text", "tiny_likely"])
+def test_training_documents_are_asked_as_those_that_are_scored(
+    tiny: Tiny, live: tuple[Any, Any], tmp_path: Path, name: str, chat: bool
+) -> None:
+    if chat:
+        write_chat(live[1], tmp_path)
+    suite = Suite.load(tiny.spec(name, documents=12, chat_template=chat), tiny.root, KEY, tmp_path)
+    task = harness(suite, name)
+    for doc_id in suite.order(name, "search")[:3]:
+        assert task.taught(task.documents[doc_id]) == task.example(doc_id)
 
 
 def test_a_training_split_that_cannot_be_read_is_refused(practised: Practised, tmp_path: Path) -> None:
