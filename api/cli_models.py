@@ -23,7 +23,7 @@ def measure(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda:0 …")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Measure what a study's methods want to know of its experts on search documents; a search does so by itself."""
+    """Measure what a study's methods want to know of its experts on its documents; a search does so by itself."""
     from api.measuring import measured
     from api.report import artefacts_table
     from api.run import require_devices

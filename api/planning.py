@@ -1,6 +1,6 @@
 """What is known of a study's models and tasks before it begins, and what `auto` decides by it."""
 
-from evaluation.calibration import calibration
+from evaluation.calibration import examples
 from evaluation.suite import Suite
 from merging.errors import InvalidStudy
 from merging.models import ModelSet
@@ -21,6 +21,6 @@ def decided(spec: StudySpec, models: ModelSet, suite: Suite) -> Plan | None:
 def has_answers(suite: Suite) -> bool:
     """Whether the tasks say in words what is right."""
     try:
-        return bool(calibration(suite, 1).examples)
+        return bool(examples(suite, 1))
     except InvalidStudy:
         return False

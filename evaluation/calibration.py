@@ -62,11 +62,11 @@ def calibration(suite: "Suite", each: int | None = None) -> Calibration:
         InvalidStudy: a task does not say what is right.
         Contaminated: the split is not one by content.
     """
-    found: list[Example] = []
+    held, found = _held(suite), list[Example]()
     for task in prompted(suite):
         lessons = suite.training.get(task.name)
         if lessons is None:
-            found += [Example(task.name, i, *task.example(i)) for i in _order(suite, task, each, _held(suite))]
+            found += [Example(task.name, i, *task.example(i)) for i in _order(suite, task, each, held)]
         else:
             found += [Example(task.name, i, *text) for i, text in enumerate(lessons.texts(each))]
     return Calibration(suite.digest, tuple(found))

@@ -76,7 +76,8 @@ class Suite:
         suite = suite if spec.proxy is None else _with_proxy(suite, spec.proxy, chat)
         suite = replace(suite, tuned=tuple(task.name for task in spec.tasks if task.weight > 0))
         if spec.learn_on == "training":
-            training = training_of([task for task in prompted(suite) if task.name in suite.tuned], splits, key)
+            tuned = [task for task in prompted(suite) if task.name in suite.tuned]
+            training = training_of(tuned, suite.contents, key)
             suite = replace(suite, training=training, training_digest=digest_of(training))
         return suite if spec.backend == "transformers" else _answered_by(spec.backend, suite)
 
@@ -91,6 +92,10 @@ class Suite:
         """The suite as a recipe of that digest read it, be it on search documents alone; None: it read another."""
         both = (self, replace(self, training={}, training_digest=""))
         return next((suite for suite in both if suite.tuning_digest == tuning_digest), None)
+
+    def contents(self) -> set[bytes]:
+        """What the documents of both parts hold, of all tasks."""
+        return {canonical(task.documents[i]) for task in self.tasks for i in self.splits[task.name].order}
 
     def is_of(self, setup: Mapping[str, Any]) -> bool:
         """Whether a study with that setup is scored on this suite. One of an earlier version says less of its tasks."""

@@ -4,13 +4,13 @@ What a method was fitted to it answers better than what it has never seen. Were 
 scores would flatter it, and a search would prefer whatever remembers more of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from evaluation.split import Split, canonical
+from evaluation.split import canonical
 
 if TYPE_CHECKING:
     from evaluation.harness import HarnessTask
@@ -45,25 +45,22 @@ Training = Mapping[str, Lessons]
 """Of each task that has a training split."""
 
 
-def training_of(tasks: "Sequence[HarnessTask]", splits: Mapping[str, Split], key: str) -> dict[str, Lessons]:
+def training_of(tasks: "Sequence[HarnessTask]", scored: Callable[[], set[bytes]], key: str) -> dict[str, Lessons]:
     """Documents to learn on, none of which has the content of one that is scored, in whatever task.
 
     Args:
-        splits: of these tasks and others.
+        scored: the contents of all documents that are; asked once, if a task has a training split.
         key: the study's split key; another key draws other documents.
 
     Raises:
         InvalidStudy: a task's training split cannot be read.
     """
-    found = {}
-    scored: set[bytes] | None = None
-    for task in tasks:
-        if task.trained < LEAST:
-            continue
-        if scored is None:
-            scored = {canonical(each.documents[i]) for each in tasks for i in splits[each.name].order}
+    found: dict[str, Lessons] = {}
+    trained = [task for task in tasks if task.trained >= LEAST]
+    taken = scored() if trained else set()
+    for task in trained:
         numbers = Random(f"{key} {task.name}").sample(range(task.trained), min(task.trained, MOST))
-        own = tuple(document for document in task.training(numbers) if canonical(document) not in scored)
+        own = tuple(document for document in task.training(numbers) if canonical(document) not in taken)
         if len(own) >= LEAST:
             found[task.name] = Lessons(task, own)
     return found

@@ -14,7 +14,7 @@ from search.study import StudySpec
 
 AUTO = "auto"
 BLIND = ("wudi", "ties", "task_arithmetic")  # look at weights alone
-LEARNED = "learned_soup"  # looks at search documents through gradients of a few coefficients
+LEARNED = "learned_soup"  # looks at documents through gradients of a few coefficients
 FITTED = "pleas_pp"  # keeps sums over the inputs of every matrix, anew for each candidate
 SHORT = {"steps": 40, "batch": 16, "documents": 64, "rate": 0.1}
 """What `LEARNED` has where its defaults would take too much of the budget; two hundredths lower on the zoo."""

@@ -1,1 +1,1 @@
-"""Measuring experts on a suite's search documents: what `merging.artefacts` keeps and merges read."""
+"""Measuring experts on documents of a suite's tasks: what `merging.artefacts` keeps and merges read."""

@@ -1,4 +1,4 @@
-"""Learned coefficients: how much of each expert, layer by layer, makes a loss over the search documents smallest.
+"""Learned coefficients: how much of each expert, layer by layer, makes a loss over documents smallest.
 
 An artefact of all models together with one number for each expert and tensor, `<fingerprint>/<tensor>`, float32 []:
 the delta's coefficient, or with `alpha0` the base's share. Experts of equal content have equal coefficients by

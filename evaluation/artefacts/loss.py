@@ -1,4 +1,4 @@
-"""How much an expert has still to learn of the search documents: its mean loss on their right answers.
+"""How much an expert has still to learn of documents: its mean loss on their right answers.
 
 An artefact `loss` has one tensor, `losses`: −log p(answer | context) a token of the answer, in nats, float32, one a
 document in the order of the texts; and a figure `loss`, their mean.

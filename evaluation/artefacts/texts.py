@@ -1,4 +1,4 @@
-"""Search documents as token ids, as the scorer reads them: a context and the answer that is right."""
+"""Documents to learn on as token ids, as the scorer reads them: a context and the answer that is right."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Text:
 
 
 def read_texts(suite: Suite, documents: int, pair: Callable[[str, str], Any], window: int) -> list[Text]:
-    """The first search documents of each task that is optimised, in scoring order; of long ones the end.
+    """The first documents to learn on of each task that is optimised, in their order; of long ones the end.
 
     Args:
         documents: most of each task.

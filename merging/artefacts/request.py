@@ -54,7 +54,7 @@ class Request:
         expert: whose it is, by name; empty for one of all models together.
         models: content fingerprints of what it depends on.
         companions: digest of the config and the tokenizer that texts are read with.
-        suite: digest of the suite whose search documents are read.
+        suite: digest of the suite, and of the documents of it that are read.
         settings: how it is measured.
     """
 

@@ -117,7 +117,7 @@ class Shelf:
         found = self.find(request)
         if found is None:
             of = f"expert {request.expert}" if request.expert else "the models"
-            problem = f"has search documents on which the {request.kind} of {of} was not measured here"
+            problem = f"has documents on which the {request.kind} of {of} was not measured here"
             remedy = "run `mergesearch measure` on the study that the recipe is of"
             if request.kind in OF_RECIPE:  # of this recipe alone, which the study need not begin with
                 remedy = "export its trial from the study: that measures it again"

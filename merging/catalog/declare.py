@@ -14,7 +14,7 @@ Need = Literal[
 ]
 
 
-# What was measured of the models on a suite's search documents (`merging.artefacts`).
+# What was measured of the models on documents of a suite (`merging.artefacts`).
 ArtefactKind = Literal[
     "fisher",
     "inputs",
@@ -94,7 +94,7 @@ class Method:
         cost: what one candidate costs, and what is paid once a study.
         reading: which of the published readings this is, where papers and codes disagree; empty where they agree.
         needs: what it reads beside the tensor at hand.
-        artefacts: what must have been measured of every expert on search documents.
+        artefacts: what must have been measured of every expert on documents of the suite.
         weighting: `per_expert` — one weight an expert; `one_hot` — a search chooses one expert a group;
             `order` — a weight is the expert's position in a sequence, given by the order of the study's experts
             and never searched; `none` — the method takes no weights.

@@ -1,4 +1,4 @@
-"""Rows of the methods that learn coefficients or masks on a suite's search documents, by gradients."""
+"""Rows of the methods that learn coefficients or masks on documents of a suite, by gradients."""
 
 from collections.abc import Sequence
 

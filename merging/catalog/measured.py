@@ -1,4 +1,4 @@
-"""Rows of the methods that read what was measured on a suite's search documents."""
+"""Rows of the methods that read what was measured on documents of a suite."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Methods whose coefficients or masks were learned on search documents (`merging.artefacts`).
+"""Methods whose coefficients or masks were learned on documents (`merging.artefacts`).
 
 Weights are relative: equal ones leave what was learned as it is, others shift it between the experts.
 """

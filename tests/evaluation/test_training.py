@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evaluation.calibration import calibration, examples
+from evaluation.spec import EvaluationSpec, TaskSpec
 from evaluation.split import canonical
 from evaluation.suite import Suite
 from evaluation.training import LEAST
@@ -56,6 +57,19 @@ def test_methods_learn_on_training_documents_and_on_none_that_is_scored(practise
     assert [each.prompt for each in few] == [f"Q{n}" for n in _numbers(suite)[:5]]
     assert all(each.continuation.strip() == each.prompt.replace("Q", "A") for each in few)
     assert {each.doc_id for each in examples(suite)} == set(suite.documents("practised", "search")), "these are scored"
+
+
+def test_what_is_scored_in_a_task_that_is_only_reported_is_not_learned_either(
+    practised: Practised, tiny: Tiny, tmp_path: Path
+) -> None:
+    practised(range(40, 120))
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps({"n": n}) + "\n" for n in range(60, 90)))
+    told = HEAD.format(tmp_path).replace("practised", "watched").replace("test.jsonl", "other.jsonl")
+    (tmp_path / "tasks" / "watched.yaml").write_text(told)
+    tasks = (TaskSpec(name="practised"), TaskSpec(name="watched", weight=0.0))
+    suite = Suite.load(tiny.spec(*tasks), tmp_path, KEY)
+    learned = [each for each in calibration(suite).examples if each.task == "practised"]
+    assert sorted(int(each.prompt[1:]) for each in learned) == [*range(40, 60), *range(90, 120)]
 
 
 def test_another_study_learns_on_others_in_another_order(practised: Practised, tmp_path: Path, tiny: Tiny) -> None:
@@ -125,8 +139,6 @@ def test_a_training_split_that_cannot_be_read_is_refused(practised: Practised, t
 
 
 def test_the_zoo_is_practised_on_other_documents(nano: Zoo) -> None:
-    from evaluation.spec import EvaluationSpec, TaskSpec
-
     tasks = tuple(TaskSpec(name=name, weight=float(name != "zoo_txt")) for name in nano.metrics)
     suite = Suite.load(EvaluationSpec(tasks=tasks, include_path=str(nano.tasks)), Path(), KEY)
     assert set(suite.training) == {"zoo_add", "zoo_rev", "zoo_srt"}, "dic is knowledge, and txt is only reported"

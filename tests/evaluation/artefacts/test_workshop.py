@@ -1,4 +1,4 @@
-"""Measuring what recipes read: once, on search documents alone, and so that what is built is what is exported."""
+"""Measuring what recipes read: once, never on the holdout, and so that what is built is what is exported."""
 
 import errno
 import os
