@@ -31,6 +31,7 @@ from search.finalists import HoldoutFailed
 from search.mirror import Mirror, mirror_url
 from search.opening import fixed_starts, open_search
 from search.planning import planned
+from search.predecessors import KEY, find_predecessors
 from search.references import SearchFailed
 from search.space import Space, make_space, space_of
 from search.starts.start import Start
@@ -202,6 +203,7 @@ def create(prepared: Prepared, store: Store, about: Mapping[str, Any] | None = N
     """
     spec = prepared.spec
     setup = with_starts(prepared.setup, spec, prepared.space, store) | dict(about or {})
+    setup[KEY] = find_predecessors(store, spec, prepared.documents)
     return store.studies.create(spec.name, spec.to_json(), spec.frozen_digest(), setup, prepared.documents)
 
 

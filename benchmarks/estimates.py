@@ -9,6 +9,9 @@ rest as new, and draws the documents anew. Shown is Kendall's tau between the es
 documents (mean over studies and splits, and the range that nine in ten of them lie in), the root mean square error,
 and beside it the error that the estimator stated.
 
+The second table is of a study's first third, which has hardly a history yet, estimated by another study's candidates
+over the same documents (that of the same seed).
+
 `--races N` replays the racing policies on each study's candidates, in the order in which they were proposed, with N
 draws of the documents' order: what the policies scored, and by how much the best candidate beats their winner. What a
 replay lacks is that the strategy learns from what the policy stopped; `benchmarks/racing.py` runs real studies.
@@ -39,6 +42,9 @@ from search.searchspec import Prune
 from zoo.make import Zoo, build
 
 DOCUMENTS = (20, 80, 320)
+BEGUN = (40, 80, 320)
+SHARED = (1.0, 0.6)  # of the documents, what the older study has: all with the same seed
+PREDECESSORS = 100
 KNOWN = (30, 60)
 BASELINES = 5  # the experts and the uniform soup
 POLICIES: tuple[Prune, ...] = ("off", "halving", "history")
@@ -83,6 +89,56 @@ def measure(table: Table, seed: int) -> dict[tuple[str, int], Found]:
             stated = float(np.sqrt(np.mean(said.error**2)))
             found[way, count] = float(kendalltau(said.mean, values[new]).statistic), off, stated
     return found
+
+
+def measure_begun(new: Table, old: Table, shared: float, seed: int) -> dict[tuple[str, int], Found]:
+    """A study's first candidates, after its baselines, by those of an older one; one draw of the documents.
+
+    Args:
+        shared: share of the search documents that the older study has scored.
+    """
+    rng = np.random.default_rng(seed)
+    rows, truth = (each[BASELINES : len(new.values) // 3] for each in (new.items.astype(float), new.values))
+    past = old.items[:: max(1, len(old.items) // PREDECESSORS)].astype(float)
+    past[:, rng.random(past.shape[1]) > shared] = np.nan
+    there = np.isfinite(past).any(axis=0)
+    past[:, ~there] = np.nanmean(past)
+    history = History(past, new.target.value(past), new.target)
+    ways: dict[str, Estimator] = {
+        "mean": StratifiedMean(),
+        "ridge": Ridge(coefficients=False),
+        "pIRT": Irt(mixed=False, model=fit_documents(np.where(there, past, np.nan))[0]),
+    }
+    found: dict[tuple[str, int], Found] = {}
+    for count in BEGUN:
+        seen = draw(new, count, rng)
+        for way, estimator in ways.items():
+            said = estimator.fit(history, seen).estimate(New(rows[:, seen]))
+            off = float(np.sqrt(np.mean((said.mean - truth) ** 2)))
+            stated = float(np.sqrt(np.mean(said.error**2)))
+            found[way, count] = float(kendalltau(said.mean, truth).statistic), off, stated
+    return found
+
+
+def begun(tables: Sequence[Table], splits: int) -> None:
+    """Print the table of a study's first candidates, by older ones of the same split; nothing where no two share it."""
+    pairs = [(a, b) for a in tables for b in tables if a is not b and _split(a) == _split(b)]
+    for shared in SHARED if pairs else ():
+        found = [measure_begun(new, old, shared, seed) for new, old in pairs for seed in range(splits)]
+        rows = []
+        for way in dict.fromkeys(way for way, _ in found[0]):
+            cells = [spread([each[way, count][0] for each in found]) for count in BEGUN]
+            for count in BEGUN:
+                off, stated = (statistics.fmean(each[way, count][i] for each in found) for i in (1, 2))
+                cells.append(f"{off:.3f} / {stated:.3f}")
+            rows.append([way, *cells])
+        columns = ["way", *(f"tau, {n}" for n in BEGUN), *(f"error / stated, {n}" for n in BEGUN)]
+        show(f"first candidates by an older study that has {shared:.0%} of the documents", columns, rows)
+
+
+def _split(table: Table) -> str:
+    """What keyed a study's split: its seed."""
+    return table.name.rpartition("-")[2]
 
 
 def draw(table: Table, count: int, rng: np.random.Generator) -> Positions:
@@ -160,6 +216,7 @@ def main() -> None:
     asked = [text.split(":") for text in settings.studies.split(",")]
     tables = make_tables(zoo, settings.folder, [(strategy, int(seed)) for strategy, seed in asked], plan)
     estimates(tables, settings.splits)
+    begun(tables, settings.splits)
     if settings.races:
         races(zoo, tables, settings.races)
 

@@ -159,6 +159,9 @@ class Replay:
             documents=documents,
         )
 
+    def predecessors(self, rung: int) -> None:
+        """None: the candidates are all there is."""
+
     def params(self, number: int) -> Mapping[str, Scalar] | None:
         """What a trial is made of, where that is known."""
         return self.table.params[self.order[number]] if self.table.params else None

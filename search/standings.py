@@ -15,6 +15,7 @@ from evaluation.spec import PROXY
 from evaluation.statistics import Measure, closed_aggregation, restricted
 from search.judge import Judge, violation
 from search.past import PastItems
+from search.predecessors import KEY, Predecessors
 from search.racing.contract import Incumbent, Past
 from search.starts.start import is_baseline
 from search.twins import is_lossy, is_twin
@@ -44,6 +45,7 @@ class Standings:
         self._values: dict[int, dict[int, float]] = {}  # by rung, by number
         self._incumbent: Incumbent | None = None
         self._past = PastItems(store, self._sets, max(0, self.rungs - 2))
+        self._predecessors = Predecessors(store, self._sets, study.setup.get(KEY, ()), self.value_at)
 
     @property
     def last(self) -> int:
@@ -104,6 +106,10 @@ class Standings:
     def past(self, rung: int) -> Past:
         """The complete trials' items on the documents of a rung below the last."""
         return self._past.at(rung, self._complete, self.seen(rung))
+
+    def predecessors(self, rung: int) -> Past | None:
+        """The same of candidates of earlier studies over the same documents; None: there are none."""
+        return self._predecessors.at(rung)
 
     def value_at(self, scores: Sequence[TaskScore], rung: int) -> float:
         """The objective on that rung's documents of a candidate that was scored on more.

@@ -89,6 +89,18 @@ def row_of(scores: Sequence[TaskScore], documents: Mapping[str, Sequence[int]]) 
     return np.array(found, np.float32)
 
 
+def joined(own: Past, others: Past) -> Past:
+    """Both on the same documents; the numbers are those of the first, which come first."""
+    return Past(
+        own.numbers,
+        np.concatenate([own.values, others.values]),
+        np.concatenate([own.on_rung, others.on_rung]),
+        np.concatenate([own.items, others.items]),
+        (*own.params, *others.params),
+        others.documents,
+    )
+
+
 class Field(Protocol):
     """The trials that a contender races against."""
 
@@ -108,6 +120,10 @@ class Field(Protocol):
 
     def past(self, rung: int) -> Past:
         """The complete trials on the documents of a rung below the last."""
+        ...
+
+    def predecessors(self, rung: int) -> Past | None:
+        """The same of candidates of earlier studies, without numbers and parameters; None: there are none."""
         ...
 
 

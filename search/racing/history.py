@@ -4,7 +4,9 @@ The estimate is a ridge regression of the complete trials' values on their items
 they are made of (`search/estimates/ridge.py`); its error is that of leaving each of them out. Where a plain mean over
 few documents mostly shows which documents were drawn, this knows which of them tell candidates apart.
 
-Until enough trials are complete there is nothing to learn from, and it halves.
+Until enough trials are complete, candidates of earlier studies over the same documents stand in for them, without
+what they are made of; where there are none there is nothing to learn from, and it halves. Item response theory, which
+learns the documents rather than the scores, was no better at this, nor was what shares only some of the documents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ import numpy as np
 from merging.catalog import Scalar
 from search.estimates.contract import Floats
 from search.estimates.features import Features, FittedFeatures, fit_features
-from search.racing.contract import Contender, Field, Past, Promote, Stop
+from search.racing.contract import Contender, Field, Past, Promote, Stop, joined
 from search.racing.halving import Halving
 
 ENOUGH = 10  # complete trials; halving takes 55 to 100 trials to so many, and 200 trials hardly bring 25
@@ -35,14 +37,18 @@ class LearnedFromHistory:
     def decide(self, contender: Contender, field: Field) -> Promote | Stop:
         """Go on if the estimate plus its error exceeds the incumbent's value."""
         best, past = field.incumbent, field.past(contender.rung)
-        if best is None or len(past.numbers) < ENOUGH:
+        own = len(past.numbers)
+        if own < ENOUGH and (others := field.predecessors(contender.rung)) is not None:
+            past = joined(past, others)
+        if best is None or len(past.values) < ENOUGH:
             return Halving().decide(contender, field)
         mean, error = self._learned(contender, past).estimate(contender, past)
         if mean + error > best.value:
             return Promote(contender.rung + 1)
         documents = sum(len(s.documents) for s in contender.scores)
-        known = settled(len(past.numbers))
-        said = f"estimated at {mean:.4f} ± {error:.4f} after {documents} documents, by {known} trials"
+        known = settled(len(past.values))
+        elsewhere = f", {known - own} of them of earlier studies" if len(past.values) > own else ""
+        said = f"estimated at {mean:.4f} ± {error:.4f} after {documents} documents, by {known} trials{elsewhere}"
         return Stop(f"history: {said}; trial {best.number} has {best.value:.4f}", mean)
 
     def _learned(self, contender: Contender, past: Past) -> "Learned":

@@ -56,3 +56,6 @@ class _Above:
 
     def past(self, rung: int) -> Past:
         return self._field.past(rung + 1)
+
+    def predecessors(self, rung: int) -> Past | None:
+        return self._field.predecessors(rung + 1)

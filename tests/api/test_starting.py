@@ -201,6 +201,21 @@ def test_a_study_is_created_with_its_recipes_and_the_best_before_it_and_keeps_th
     assert create(alone, store).setup["starts"] == {}
 
 
+def test_a_study_that_stops_by_history_is_told_whose_it_may_read(
+    nano: Zoo, store: Store, spec: Callable[..., StudySpec]
+) -> None:
+    first = prepared(spec(name="first"), store)
+    study, recipe = create(first, store), first.starts[0].recipe
+    trial = store.trials.add(leading(store, study.id), NewTrial(0, "tpe", None, recipe, "d" * 32))
+    store.trials.tell(leading(store, study.id), 0, "complete", 0.5)
+
+    def known(name: str, **search: Any) -> object:
+        return create(prepared(spec(name=name, **search), store), store).setup["predecessors"]
+
+    assert known("alike", prune="history") == [trial.evaluation_id]
+    assert known("otherwise", prune="halving") == [] == known("split", prune="history", seed=1)
+
+
 def test_a_service_creates_its_studies_so_too(
     nano: Zoo, store: Store, spec: Callable[..., StudySpec], tmp_path: Path
 ) -> None:

@@ -53,6 +53,9 @@ class Planted:
         """As the field's."""
         return self.known
 
+    def predecessors(self, rung: int) -> Past | None:
+        """None."""
+
 
 def candidates(count: int, seed: int) -> tuple[Floats, tuple[Mapping[str, Scalar], ...]]:
     """Items, [candidates, documents], and weights, whose sum decides how many documents are right."""

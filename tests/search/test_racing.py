@@ -37,6 +37,9 @@ class Table:
         nothing = np.zeros(0)
         return Past((), nothing, nothing, nothing.reshape(0, 0), (), {})
 
+    def predecessors(self, rung: int) -> None:
+        """None."""
+
 
 def score(items: Sequence[float]) -> tuple[TaskScore, ...]:
     value = float(np.mean(items))
