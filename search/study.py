@@ -156,6 +156,7 @@ def parse_study(content: Any, ground: Ground | None = None) -> StudySpec:
     check_space(spec.space, len(spec.models.experts))
     check_constraints(spec.constraints, [t.name for t in spec.evaluation.tasks], [e.name for e in spec.models.experts])
     _check_racing(spec)
+    _check_backend(spec)
     options_of(spec.search.strategy, spec.search.options)
     return spec
 
@@ -222,6 +223,14 @@ def _check_racing(spec: StudySpec) -> None:
     if spec.objective in RELATIVE:
         problem = f"stops trials early, and the objective {spec.objective} compares them on all documents"
         raise InvalidStudy("search.prune", prune, problem, "leave it out, or use mean, worst or normalized_mean")
+
+
+def _check_backend(spec: StudySpec) -> None:
+    """An engine that was built for the models' layers takes no others."""
+    strategy, backend = spec.search.strategy, spec.evaluation.backend
+    if STRATEGIES[strategy].restacks and backend != "transformers":
+        problem = f"gives results other layers than the {backend} engine has"
+        raise InvalidStudy("search.strategy", strategy, problem, "leave out evaluation.backend, or use another")
 
 
 # a union's branch names end the path; they mean nothing to the user

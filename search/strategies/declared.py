@@ -191,6 +191,7 @@ _ROWS = (
             Option("mutation", "deviation of each weight's step, as a share of its range", "float", 0.05, 0, 1),
             Option("population", "most recipes kept as parents", "int", 20, 2, 1000),
         ),
+        restacks=True,
     ),
     Declared(
         "carbs",

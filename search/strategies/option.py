@@ -55,6 +55,7 @@ class Declared:
         several: whether it takes several objectives (`pareto`).
         whole: whether it compares scores on all documents, so that no trial may be stopped early.
         warm: whether it begins with the pool of starts, or with the baselines and the methods' defaults alone.
+        restacks: whether its recipes have other layers than the models.
         check: raises InvalidStudy for options that are not enough or not to be; None: it needs none.
     """
 
@@ -66,6 +67,7 @@ class Declared:
     several: bool = False
     whole: bool = False
     warm: bool = True
+    restacks: bool = False
     check: Callable[[Mapping[str, Any]], None] | None = None
 
     @property

@@ -112,6 +112,10 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"search": {"prune": True, "strategy": "greedy_soup"}}, ["search.prune", "halving", "leave it out"]),
     ({"search": {"prune": "halving"}, "objective": "borda"}, ["search.prune", "halving", "borda"]),
     ({"search": {"strategy": "cmaes"}, "objective": "pareto"}, ["search.strategy", "cmaes", "tpe"]),
+    (
+        {"search": {"strategy": "layer_order"}, "evaluation": {"backend": "vllm"}},
+        ["search.strategy", "layer_order", "vllm", "evaluation.backend"],
+    ),
     ({"constraints": [{"task": "u", "min": 0.5}]}, ["constraints[0].task", "'u'"]),
     ({"constraints": [{"task": "t", "mim": 0.5}]}, ["constraints[0].mim", "'min'"]),
     ({"name": "../x"}, ["name", "../x"]),
