@@ -143,7 +143,7 @@ def _database(home: Path) -> Iterator[Finding]:
 
 
 def _study(path: Path) -> Iterator[Finding]:
-    from api.embedded import Fingerprinted, prepare
+    from api.prepared import Fingerprinted, prepare
     from evaluation.quiet import quiet_libraries
     from evaluation.vllm.installed import require_backend
     from search.study import load_study

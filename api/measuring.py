@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from api.embedded import load_suite
 from api.fitting import compression
 from api.planning import decided
+from api.prepared import load_suite
 from evaluation.frame import frame
 from evaluation.live import live_tensors, load_live
 from merging.artefacts.request import Request, requests

@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 
 from api.conclusion import conclusion
-from api.embedded import Fingerprinted, prepare, run_study
+from api.embedded import run_study
 from api.kept import setup_lines
 from api.output import print_json, screen
 from api.places import require_writable
+from api.prepared import Fingerprinted, prepare
 from api.progress import RunProgress
 from api.report import verdict_tables
 from api.winner import export_winner, is_own_export

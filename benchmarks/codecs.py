@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from api.embedded import Fingerprinted, prepare
+from api.prepared import Fingerprinted, prepare
 from benchmarks.evaluation import show
 from benchmarks.racing import spread
 from benchmarks.racing_lab import Lab, Plan, search, study_of

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from api.embedded import load_suite
+from api.prepared import load_suite
 from benchmarks.evaluation import show
 from benchmarks.racing import spread
 from benchmarks.racing_lab import Lab, Plan, mean_of, run_study, study_of

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from api.embedded import Fingerprinted, prepare
+from api.prepared import Fingerprinted, prepare
 from benchmarks.racing_lab import SKILLS, Lab, Plan, search, study_of
 from db.records import Study, Trial
 from db.store import Store, open_home

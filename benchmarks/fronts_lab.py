@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from api.embedded import Fingerprinted, Prepared, create_or_resume, prepare
+from api.creating import create_or_resume
+from api.prepared import Fingerprinted, Prepared, prepare
 from benchmarks.racing_lab import SKILLS, Lab
 from db.store import open_home
 from evaluation.result import Infeasible, Part, Scored

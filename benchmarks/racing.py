@@ -117,7 +117,7 @@ def studies(zoo: Zoo, settings: argparse.Namespace) -> None:
 
 def replays(zoo: Zoo, settings: argparse.Namespace, folder: Path) -> None:
     """Race the candidates of a table and print what came of it."""
-    from api.embedded import Fingerprinted, prepare
+    from api.prepared import Fingerprinted, prepare
 
     prepared = prepare(study_of(zoo, "off", 0, Plan(settings.replay)), Fingerprinted(None))
     table = make_table(zoo, Lab(zoo, prepared.suite), settings.replay, folder, prepared.setup["layer_count"])

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from api.embedded import Fingerprinted, Prepared, create_or_resume, judge, prepare
+from api.creating import create_or_resume
+from api.embedded import judge
+from api.prepared import Fingerprinted, Prepared, prepare
 from db.records import Trial
 from db.store import Store, open_home
 from evaluation.errors import NonFiniteScore

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from api.embedded import load_suite
+from api.prepared import load_suite
 from benchmarks.evaluation import show
 from benchmarks.racing import spread
 from benchmarks.racing_lab import Lab

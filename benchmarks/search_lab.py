@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from api.embedded import Prepared
+from api.prepared import Prepared
 from benchmarks.search_items import ItemCache
 from evaluation.artefacts.workshop import Workshop
 from evaluation.errors import NonFiniteScore

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from api.embedded import Fingerprinted, Prepared, load_suite, prepare
+from api.prepared import Fingerprinted, Prepared, load_suite, prepare
 from benchmarks.racing_lab import search
 from benchmarks.rivals.contract import Setting
 from benchmarks.search_entrants import METHODS, RIVALS, Entrant, entrant, layered, study_of

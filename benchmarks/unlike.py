@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from api.aligning import Way, align_model
-from api.embedded import load_suite
+from api.prepared import load_suite
 from benchmarks.evaluation import show
 from benchmarks.racing import spread
 from benchmarks.racing_lab import mean_of

@@ -108,7 +108,8 @@ class Clerk:
         return True
 
     def _check(self, lease: JobLease) -> dict[str, Any]:
-        from api.embedded import create, prepare
+        from api.creating import create
+        from api.prepared import prepare
         from search.study import parse_study
 
         spec = parse_study(lease.job.content["spec"])
@@ -121,7 +122,8 @@ class Clerk:
         return {"study": spec.name}
 
     def _judge(self, lease: JobLease) -> dict[str, Any]:
-        from api.embedded import judge, load_suite
+        from api.embedded import judge
+        from api.prepared import load_suite
         from search.course import Finished
         from search.finalists import Unmeasured, find_finalists
         from search.study import StudySpec

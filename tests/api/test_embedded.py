@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import api.embedded
-from api.embedded import Prepared, Watcher, require_unchanged, run_study
+from api.creating import require_unchanged
+from api.embedded import Watcher, run_study
+from api.prepared import Prepared
 from db.store import FILE, Store, open_home
 from db.studies import HOLDOUT_READ
 from evaluation.result import Scored

@@ -11,7 +11,8 @@ import yaml
 
 from api.build import layout_of
 from api.client.files import study_to_send
-from api.embedded import Prepared, create, create_or_resume, prepare
+from api.creating import create, create_or_resume
+from api.prepared import Prepared, prepare
 from api.service.clerk import Clerk, ClerkSettings
 from api.starting import given_recipes
 from db.store import Store

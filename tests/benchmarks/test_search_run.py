@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.embedded import Fingerprinted, Prepared, prepare
+from api.prepared import Fingerprinted, Prepared, prepare
 from benchmarks.search_entrants import Entrant, layered, study_of
 from benchmarks.search_items import ItemCache
 from benchmarks.search_lab import BACKWARD, BudgetSpent, SearchLab, mean_of

@@ -42,7 +42,7 @@ def old_study(home: Path, trials: int = 40) -> tuple[Store, Study]:
 
 
 def new_study(store: Store, spec: StudySpec) -> Search:
-    """A new study that is told of its predecessors, as `api.embedded.create` does it."""
+    """A new study that is told of its predecessors, as `api.creating.create` does it."""
     study = store.studies.find(spec.name)
     if study is None:
         alike = store.studies.find("alike") or create_race(store, racing("history", name="alike"))

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.embedded import Fingerprinted, create_or_resume, prepare
+from api.creating import create_or_resume
+from api.prepared import Fingerprinted, prepare
 from db.records import Study
 from db.store import Store
 from db.trials import NewTrial

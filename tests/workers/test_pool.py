@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from api.embedded import Fingerprinted, Prepared, create_or_resume, prepare
+from api.creating import create_or_resume
+from api.prepared import Fingerprinted, Prepared, prepare
 from db.records import Study
 from db.store import Store
 from evaluation.result import Infeasible, Scored

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from api.embedded import Fingerprinted, prepare
+from api.prepared import Fingerprinted, prepare
 from db.faults import VARIABLE as FAULT
 from evaluation.result import Failed, Scored
 from merging.artefacts.place import VARIABLE

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from api.embedded import Fingerprinted, prepare
+from api.prepared import Fingerprinted, prepare
 from db.store import Store
 from evaluation.live import load_live
 from evaluation.result import Infeasible, Scored

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from api.embedded import Fingerprinted, create_or_resume, prepare
+from api.creating import create_or_resume
+from api.prepared import Fingerprinted, prepare
 from db.records import Study
 from db.store import Store
 from evaluation.live import live_tensors, load_live
