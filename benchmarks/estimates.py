@@ -125,15 +125,7 @@ def begun(tables: Sequence[Table], splits: int) -> None:
     pairs = [(a, b) for a in tables for b in tables if a is not b and _split(a) == _split(b)]
     for shared in SHARED if pairs else ():
         found = [measure_begun(new, old, shared, seed) for new, old in pairs for seed in range(splits)]
-        rows = []
-        for way in dict.fromkeys(way for way, _ in found[0]):
-            cells = [spread([each[way, count][0] for each in found]) for count in BEGUN]
-            for count in BEGUN:
-                off, stated = (statistics.fmean(each[way, count][i] for each in found) for i in (1, 2))
-                cells.append(f"{off:.3f} / {stated:.3f}")
-            rows.append([way, *cells])
-        columns = ["way", *(f"tau, {n}" for n in BEGUN), *(f"error / stated, {n}" for n in BEGUN)]
-        show(f"first candidates by an older study that has {shared:.0%} of the documents", columns, rows)
+        show_found(f"first candidates by an older study that has {shared:.0%} of the documents", found, BEGUN)
 
 
 def _split(table: Table) -> str:
@@ -151,20 +143,21 @@ def draw(table: Table, count: int, rng: np.random.Generator) -> Positions:
 def estimates(tables: Sequence[Table], splits: int) -> None:
     """Print the table of ways to estimate."""
     found = [measure(table, seed) for table in tables for seed in range(splits)]
+    apart = ", ".join(f"{table.values[len(table.values) // 3 :].std():.3f}" for table in tables)
+    title = f"{len(tables)} studies of {len(tables[0].values)} trials, sd {apart}; {splits} splits"
+    show_found(title, found, DOCUMENTS)
+
+
+def show_found(title: str, found: Sequence[Mapping[tuple[str, int], Found]], counts: Sequence[int]) -> None:
+    """Print a row for each way, over all splits."""
     rows = []
     for way in dict.fromkeys(way for way, _ in found[0]):
-        cells = [spread([each[way, count][0] for each in found]) for count in DOCUMENTS]
-        for count in DOCUMENTS:
+        cells = [spread([each[way, count][0] for each in found]) for count in counts]
+        for count in counts:
             off, stated = (statistics.fmean(each[way, count][i] for each in found) for i in (1, 2))
             cells.append(f"{off:.3f} / {stated:.3f}")
         rows.append([way, *cells])
-    apart = [f"{table.values[len(table.values) // 3 :].std():.3f}" for table in tables]
-    columns = ["way", *(f"tau, {n}" for n in DOCUMENTS), *(f"error / stated, {n}" for n in DOCUMENTS)]
-    show(
-        f"{len(tables)} studies of {len(tables[0].values)} trials, sd {', '.join(apart)}; {splits} splits",
-        columns,
-        rows,
-    )
+    show(title, ["way", *(f"tau, {n}" for n in counts), *(f"error / stated, {n}" for n in counts)], rows)
 
 
 def spread(values: Sequence[float]) -> str:
