@@ -5,10 +5,10 @@ from typing import Any
 
 from merging.profile import Profile
 from search.judge import Judge
-from search.planning import expected_trials
+from search.planning import POOLED, expected_trials
 from search.space import Space
 from search.starts.given import Given
-from search.starts.pool import SHARE, starts, warm_starts
+from search.starts.pool import starts, warm_starts
 from search.starts.start import Start
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Strategy
@@ -53,7 +53,7 @@ def fixed_starts(spec: StudySpec, space: Space, setup: Mapping[str, Any]) -> tup
 def most_starts(spec: StudySpec, fixed: int, setup: Mapping[str, Any]) -> int:
     """The most other starts of a study with so many fixed ones. Found once: more trials later change no start."""
     most = spec.search.starts.most
-    return max(0, _trials(spec, setup) // SHARE - fixed) if most is None else most
+    return max(0, _trials(spec, setup) // POOLED - fixed) if most is None else most
 
 
 def _trials(spec: StudySpec, setup: Mapping[str, Any]) -> int:

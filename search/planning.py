@@ -1,4 +1,4 @@
-"""What `auto` decides before a study begins: its methods and its granularity, and why. Decided once, and kept.
+"""What `auto` decides before a study begins: its methods, its granularity and its search, and why. Kept with the study.
 
 Strategies name what they search; `auto` is for whoever names models and tasks alone.
 """
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.filesize import decimal
 
 from merging.catalog import CATALOG, Scalar
+from search.racing.rungs import plan_rungs
 from search.searchspec import UNLIMITED
 from search.study import StudySpec
 
@@ -26,6 +27,13 @@ LOOKS = 10  # steps of learning between two looks at all its documents
 PER_NUMBER = 2.0  # trials that a number of the space should have to itself, for a range of layers to be worth it
 RACED = 0.25  # of all documents, what a candidate takes where losers are stopped early (docs/benchmarks.md)
 USUAL = 200  # trials of a study that is limited by the clock alone
+POOLED = 3  # the starts, baselines aside, are no more than one in so many trials: `_course` says "a third"
+SEARCHES = {
+    "arms": "each method has a search of its own, begun at its best known recipe; those that fall behind end",
+    "tpe": "TPE, since each group of layers chooses its method",
+    "front": "a Gaussian process, which makes most of few trials, then NSGA-II: there are several objectives",
+}
+"""How `auto` may search, and why."""
 LEAST_TRIALS = 30  # fewer are best spent on the starts and on one weight an expert
 
 
@@ -72,7 +80,18 @@ def plan(spec: StudySpec, known: Known) -> Plan | None:
     fixed: dict[str, Scalar] = {}
     methods = spec.space.method_names if spec.space.methods else _methods(spec, known, fixed, why)
     layers = _layers(spec, known, why)
+    why += _course(spec, known, methods)
     return Plan(methods=methods, layers=layers, fixed=fixed, why=tuple(why))
+
+
+def search_of(several: bool, per_group: bool) -> str:
+    """Which of `SEARCHES`.
+
+    Args:
+        several: objectives.
+        per_group: whether each group of layers chooses among several methods: then no arm stands for one.
+    """
+    return "front" if several else "tpe" if per_group else "arms"
 
 
 def planned(spec: StudySpec, decided: Plan | None) -> StudySpec:
@@ -123,6 +142,24 @@ def _learning(spec: StudySpec, known: Known, needed: bool) -> dict[str, Scalar] 
         if 3 * passes * texts <= budget:
             return dict(settings)
     return dict(SHORT) if needed else None
+
+
+def _course(spec: StudySpec, known: Known, methods: tuple[str, ...]) -> list[str]:
+    """How it begins, how it goes on, and whom it stops, a sentence each."""
+    counted = [task for task in spec.evaluation.tasks if task.weight > 0]
+    per_group = spec.space.choose == "per_group" and len(methods) > 1
+    goes_on = SEARCHES[search_of(spec.objective == "pareto" and len(counted) > 1, per_group)]
+    few = not spec.constraints and len(plan_rungs(spec.racing, known.documents, len(counted))) == 1
+    if spec.racing != "off" and not few:
+        stops = f"trials that fall behind are stopped before they have seen all documents ({spec.racing})"
+    elif few and spec.racing != "off":
+        stops = f"every trial is scored in full: {known.documents} documents are too few to stop any of them before"
+    else:
+        stops = "every trial is scored in full"
+    others = {None: "others up to a third of the trials", 0: "no others"}.get(
+        spec.search.starts.most, f"{spec.search.starts.most} others at most"
+    )
+    return [f"it begins with recipes that need no search: the baselines, and {others}", goes_on, stops]
 
 
 def _share(spec: StudySpec) -> float:

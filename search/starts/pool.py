@@ -17,7 +17,6 @@ from search.starts.start import Start
 
 LAMBDAS = (0.3, 0.2, 0.1)  # where task arithmetic is best as a rule, the likeliest first
 COCKTAIL, FEW = "lm_cocktail", 8  # documents of each task: the paper's are five in all
-SHARE = 3  # the pool, baselines aside, takes no more than one in so many trials
 
 
 def starts(

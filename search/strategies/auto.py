@@ -7,6 +7,7 @@ makes most of few trials, then NSGA-II, whose proposals cost the same however ma
 
 from dataclasses import replace
 
+from search.planning import search_of
 from search.strategies.arms.search import Arms
 from search.strategies.contract import Strategy
 from search.strategies.declared import options_of
@@ -27,10 +28,11 @@ def auto(opening: Opening) -> Strategy:
         InvalidStudy: there is nothing to vary.
     """
     space, begun = opening.space, len(opening.starts)
-    if opening.objectives > 1:
+    kind = search_of(opening.objectives > 1, space.per_group and len(space.methods) > 1)
+    if kind == "front":
         model = Part("gp", Gaussian(_with(opening, "gp")), max(MODELLED - begun, 0))
         return Staged([model, Part("nsga2", nsga2(_with(opening, "nsga2")))], begun)
-    if space.per_group and len(space.methods) > 1:  # a choice for each group: no arm stands for one
+    if kind == "tpe":
         return tpe(space, opening.seed, starts=begun)
     return Arms(_with(opening, "arms"))
 

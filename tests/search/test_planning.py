@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from search.opening import open_search
 from search.planning import (
     BLIND,
     FITTED,
@@ -16,6 +17,10 @@ from search.planning import (
     plan,
     planned,
 )
+from search.space import make_space
+from search.strategies.arms.search import Arms
+from search.strategies.sampled import Sampled
+from search.strategies.staged import Staged
 from search.study import StudySpec
 from tests.search.factories import make_spec
 
@@ -89,3 +94,38 @@ def test_a_planned_study_has_the_plan_s_space() -> None:
 def test_what_the_study_fixes_or_bounds_stays() -> None:
     spec = auto(space={"methods": None, "fixed": {"task_arithmetic.lambda": 0.5}})
     assert planned(spec, of(spec, known())).space.fixed["task_arithmetic.lambda"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("sections", "more", "said"),
+    [
+        ({}, {}, ["a third of the trials", "each method has a search of its own", "halving"]),
+        ({}, {"documents": 100}, ["in full: 100 documents are too few"]),
+        ({"search": {"strategy": "auto", "prune": "off", "starts": {"most": 0}}}, {}, ["no others", "in full"]),
+        ({"search": {"strategy": "auto", "starts": {"most": 4}}}, {}, ["4 others at most"]),
+        ({"space": {"methods": None, "choose": "per_group", "layers": 2}}, {}, ["TPE, since each group"]),
+        ({"space": {"choose": "per_group", "layers": 2, "methods": ["ties"]}}, {}, ["each method has"]),
+        (
+            {"objective": "pareto", "evaluation": {"tasks": [{"name": "t"}, {"name": "u"}]}},
+            {},
+            ["a Gaussian process", "scored in full"],
+        ),
+    ],
+)
+def test_it_says_how_it_begins_goes_on_and_whom_it_stops(
+    sections: dict[str, Any], more: dict[str, Any], said: list[str]
+) -> None:
+    why = "\n".join(of(auto(**sections), known(**more)).why[-3:])
+    assert all(part in why for part in said), why
+    assert ("too few" in why) == ("documents" in more)
+
+
+def test_the_search_that_is_said_is_the_one_that_is_made() -> None:
+    two, tasks = ["ties", "task_arithmetic"], {"tasks": [{"name": "t"}, {"name": "u"}]}
+    for sections, kind in (
+        ({"space": {"methods": two}}, Arms),
+        ({"space": {"methods": two, "choose": "per_group", "layers": 2}}, Sampled),
+        ({"space": {"methods": two}, "objective": "pareto", "evaluation": tasks}, Staged),
+    ):
+        spec = auto(**sections)
+        assert type(open_search(spec, make_space(spec, 4))[1]) is kind
