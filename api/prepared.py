@@ -17,7 +17,7 @@ from merging.fingerprint import FingerprintCache
 from merging.models import ModelSet
 from merging.profiling import profile
 from search.opening import fixed_starts, open_search
-from search.planning import planned
+from search.planning import planned, with_course
 from search.space import Space, make_space
 from search.starts.start import Start
 from search.stopping.enough import require_documents
@@ -81,7 +81,10 @@ def prepare(spec: StudySpec, cache: FingerprintCache) -> Prepared:
     require_documents(spec, fixed_starts(spec, space, {"starts": given}), plan.sets)
     check_loads(Path(spec.models.base), models.base.names)
     packed = fitted(spec, models, by) if by else None  # last: it may take minutes
-    setup = _setup(spec, models, suite, plan) | ({"plan": choice.model_dump(mode="json")} if choice else {})
+    setup = _setup(spec, models, suite, plan)
+    if choice is not None:
+        told = with_course(choice, spec, plan.rungs, proxied=plan.proxied)
+        setup["plan"] = told.model_dump(mode="json")
     setup["starts"] = given
     if packed is not None:
         setup["compressed"] = packed.to_json()

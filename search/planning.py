@@ -3,13 +3,13 @@
 Strategies name what they search; `auto` is for whoever names models and tasks alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.filesize import decimal
 
 from merging.catalog import CATALOG, Scalar
-from search.racing.rungs import plan_rungs
 from search.searchspec import UNLIMITED
 from search.study import StudySpec
 
@@ -27,13 +27,9 @@ LOOKS = 10  # steps of learning between two looks at all its documents
 PER_NUMBER = 2.0  # trials that a number of the space should have to itself, for a range of layers to be worth it
 RACED = 0.25  # of all documents, what a candidate takes where losers are stopped early (docs/benchmarks.md)
 USUAL = 200  # trials of a study that is limited by the clock alone
-POOLED = 3  # the starts, baselines aside, are no more than one in so many trials: `_course` says "a third"
-SEARCHES = {
-    "arms": "each method has a search of its own, begun at its best known recipe; those that fall behind end",
-    "tpe": "TPE, since each group of layers chooses its method",
-    "front": "a Gaussian process, which makes most of few trials, then NSGA-II: there are several objectives",
-}
-"""How `auto` may search, and why."""
+POOLED = 3  # the starts, baselines aside, are no more than one in so many trials; `_begins` says "a third"
+MODELLED = 200
+"""Trials after which several objectives are left to NSGA-II; it is behind the process before (docs/benchmarks.md)."""
 LEAST_TRIALS = 30  # fewer are best spent on the starts and on one weight an expert
 
 
@@ -80,12 +76,11 @@ def plan(spec: StudySpec, known: Known) -> Plan | None:
     fixed: dict[str, Scalar] = {}
     methods = spec.space.method_names if spec.space.methods else _methods(spec, known, fixed, why)
     layers = _layers(spec, known, why)
-    why += _course(spec, known, methods)
     return Plan(methods=methods, layers=layers, fixed=fixed, why=tuple(why))
 
 
 def search_of(several: bool, per_group: bool) -> str:
-    """Which of `SEARCHES`.
+    """How `auto` searches: `front`, `tpe` or `arms`.
 
     Args:
         several: objectives.
@@ -144,22 +139,48 @@ def _learning(spec: StudySpec, known: Known, needed: bool) -> dict[str, Scalar] 
     return dict(SHORT) if needed else None
 
 
-def _course(spec: StudySpec, known: Known, methods: tuple[str, ...]) -> list[str]:
-    """How it begins, how it goes on, and whom it stops, a sentence each."""
-    counted = [task for task in spec.evaluation.tasks if task.weight > 0]
-    per_group = spec.space.choose == "per_group" and len(methods) > 1
-    goes_on = SEARCHES[search_of(spec.objective == "pareto" and len(counted) > 1, per_group)]
-    few = not spec.constraints and len(plan_rungs(spec.racing, known.documents, len(counted))) == 1
-    if spec.racing != "off" and not few:
-        stops = f"trials that fall behind are stopped before they have seen all documents ({spec.racing})"
-    elif few and spec.racing != "off":
-        stops = f"every trial is scored in full: {known.documents} documents are too few to stop any of them before"
-    else:
-        stops = "every trial is scored in full"
-    others = {None: "others up to a third of the trials", 0: "no others"}.get(
-        spec.search.starts.most, f"{spec.search.starts.most} others at most"
+def with_course(decided: Plan, spec: StudySpec, rungs: Sequence[int], *, proxied: bool) -> Plan:
+    """The plan with how its study begins, how it goes on, and whom it stops: a sentence each.
+
+    Args:
+        rungs: how many search documents each has, ascending; the last has all.
+        proxied: whether the first of them is the proxy's, and has none.
+    """
+    trials = expected_trials(spec, rungs[-1])
+    said = (_begins(spec), _goes_on(spec, decided.methods, trials), _stops(spec, rungs[proxied:], proxied=proxied))
+    return decided.model_copy(update={"why": (*decided.why, *said)})
+
+
+def _begins(spec: StudySpec) -> str:
+    most, own = spec.search.starts.most, ", your recipes" if spec.search.starts.recipes else ""
+    fixed = f"it begins with recipes that need no search: the baselines, methods at their defaults{own}"
+    if most is None:
+        return f"{fixed}, and others while all of them are no more than a third of the trials"
+    return f"{fixed}, and {most} others at most" if most else fixed
+
+
+def _goes_on(spec: StudySpec, methods: Sequence[str], trials: int) -> str:
+    several = spec.objective == "pareto" and sum(task.weight > 0 for task in spec.evaluation.tasks) > 1
+    kind = search_of(several, spec.space.choose == "per_group" and len(methods) > 1)
+    if kind == "front":
+        later = f", then NSGA-II from trial {MODELLED} on" if trials > MODELLED else ""
+        return f"several objectives: a Gaussian process, which makes most of few trials{later}"
+    if kind == "tpe":
+        return "each group of layers chooses its method, so TPE searches all of them together"
+    if len(methods) == 1:
+        return "the search begins at the best known recipe of the method"
+    return "each method has a search of its own, begun at its best known recipe; those that fall behind end"
+
+
+def _stops(spec: StudySpec, rungs: Sequence[int], *, proxied: bool) -> str:
+    who = "every trial in the better half by the proxy" if proxied else "every trial"
+    if spec.racing == "off" or len(rungs) == 1:
+        return f"{who} is scored on all {rungs[-1]} documents"
+    if spec.racing == "one_shot":
+        return f"{who} is scored on {rungs[0]} documents, and the best of them in the end on all {rungs[-1]}"
+    return (
+        f"{who} is scored on {rungs[0]} documents and goes on to all {rungs[-1]} unless it falls behind ({spec.racing})"
     )
-    return [f"it begins with recipes that need no search: the baselines, and {others}", goes_on, stops]
 
 
 def _share(spec: StudySpec) -> float:

@@ -230,7 +230,9 @@ def _check_backend(spec: StudySpec) -> None:
     strategy, backend = spec.search.strategy, spec.evaluation.backend
     if STRATEGIES[strategy].restacks and backend != "transformers":
         problem = f"gives results other layers than the {backend} engine has"
-        raise InvalidStudy("search.strategy", strategy, problem, "leave out evaluation.backend, or use another")
+        raise InvalidStudy(
+            "search.strategy", strategy, problem, "leave out evaluation.backend, or use another strategy"
+        )
 
 
 # a union's branch names end the path; they mean nothing to the user

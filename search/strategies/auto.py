@@ -7,7 +7,7 @@ makes most of few trials, then NSGA-II, whose proposals cost the same however ma
 
 from dataclasses import replace
 
-from search.planning import search_of
+from search.planning import MODELLED, search_of
 from search.strategies.arms.search import Arms
 from search.strategies.contract import Strategy
 from search.strategies.declared import options_of
@@ -16,9 +16,6 @@ from search.strategies.nsga.search import nsga2
 from search.strategies.opening import Opening
 from search.strategies.sampled import tpe
 from search.strategies.staged import Part, Staged
-
-MODELLED = 200
-"""Trials after which several objectives are left to NSGA-II; it is behind the process before (docs/benchmarks.md)."""
 
 
 def auto(opening: Opening) -> Strategy:

@@ -16,6 +16,7 @@ from search.planning import (
     Plan,
     plan,
     planned,
+    with_course,
 )
 from search.space import make_space
 from search.strategies.arms.search import Arms
@@ -96,36 +97,51 @@ def test_what_the_study_fixes_or_bounds_stays() -> None:
     assert planned(spec, of(spec, known())).space.fixed["task_arithmetic.lambda"] == 0.5
 
 
+TASKS = {"tasks": [{"name": "t"}, {"name": "u"}]}
+
+
 @pytest.mark.parametrize(
-    ("sections", "more", "said"),
+    ("sections", "rungs", "said"),
     [
-        ({}, {}, ["a third of the trials", "each method has a search of its own", "halving"]),
-        ({}, {"documents": 100}, ["in full: 100 documents are too few"]),
-        ({"search": {"strategy": "auto", "prune": "off", "starts": {"most": 0}}}, {}, ["no others", "in full"]),
-        ({"search": {"strategy": "auto", "starts": {"most": 4}}}, {}, ["4 others at most"]),
-        ({"space": {"methods": None, "choose": "per_group", "layers": 2}}, {}, ["TPE, since each group"]),
-        ({"space": {"choose": "per_group", "layers": 2, "methods": ["ties"]}}, {}, ["each method has"]),
         (
-            {"objective": "pareto", "evaluation": {"tasks": [{"name": "t"}, {"name": "u"}]}},
             {},
-            ["a Gaussian process", "scored in full"],
+            (40, 80, 300),
+            ["a third of the trials", "each method has a search", "40 documents", "all 300", "halving"],
         ),
+        ({}, (60,), ["every trial is scored on all 60 documents"]),
+        ({"search": {"prune": "off"}}, (40, 300), ["every trial is scored on all 300 documents"]),
+        ({"search": {"prune": "one_shot"}}, (40, 300), ["scored on 40 documents, and the best of them in the end"]),
+        ({"search": {"starts": {"most": 4, "recipes": ["a.json"]}}}, (300,), ["your recipes, and 4 others at most"]),
+        ({"space": {"methods": None, "choose": "per_group", "layers": 2}}, (300,), ["chooses its method, so TPE"]),
+        ({"space": {"choose": "per_group", "layers": 2, "methods": ["ties"]}}, (300,), ["recipe of the method"]),
+        ({"objective": "pareto", "evaluation": TASKS}, (300,), ["which makes most of few trials"]),
+        ({"objective": "pareto", "evaluation": TASKS, "search": {"trials": 400}}, (300,), ["then NSGA-II from trial"]),
     ],
 )
 def test_it_says_how_it_begins_goes_on_and_whom_it_stops(
-    sections: dict[str, Any], more: dict[str, Any], said: list[str]
+    sections: dict[str, Any], rungs: tuple[int, ...], said: list[str]
 ) -> None:
-    why = "\n".join(of(auto(**sections), known(**more)).why[-3:])
+    search = {"strategy": "auto", "trials": 100} | sections.get("search", {})
+    spec = auto(**{**sections, "search": search})
+    made = of(spec, known())
+    why = "\n".join(with_course(made, spec, rungs, proxied=False).why[len(made.why) :])
     assert all(part in why for part in said), why
-    assert ("too few" in why) == ("documents" in more)
+    assert ("others" in why) == (search.get("starts") != {"most": 0}) and ("NSGA" in why) == (search["trials"] > 200)
+
+
+def test_it_says_that_a_proxy_decides_and_that_nothing_else_is_tried_first() -> None:
+    spec = auto(search={"strategy": "auto", "starts": {"most": 0}})
+    said = with_course(of(spec, known()), spec, (0, 60), proxied=True).why
+    assert "every trial in the better half by the proxy is scored on all 60 documents" in said
+    assert "it begins with recipes that need no search: the baselines, methods at their defaults" in said
 
 
 def test_the_search_that_is_said_is_the_one_that_is_made() -> None:
-    two, tasks = ["ties", "task_arithmetic"], {"tasks": [{"name": "t"}, {"name": "u"}]}
+    two = ["ties", "task_arithmetic"]
     for sections, kind in (
         ({"space": {"methods": two}}, Arms),
         ({"space": {"methods": two, "choose": "per_group", "layers": 2}}, Sampled),
-        ({"space": {"methods": two}, "objective": "pareto", "evaluation": tasks}, Staged),
+        ({"space": {"methods": two}, "objective": "pareto", "evaluation": TASKS}, Staged),
     ):
         spec = auto(**sections)
         assert type(open_search(spec, make_space(spec, 4))[1]) is kind
