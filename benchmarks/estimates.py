@@ -21,6 +21,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ DOCUMENTS = (20, 80, 320)
 BEGUN = (40, 80, 320)
 SHARED = (1.0, 0.6)  # of the documents, what the older study has: all with the same seed
 PREDECESSORS = 100
+SURVIVORS = 20  # of a study that stopped its losers early, beside the baselines: its best
 KNOWN = (30, 60)
 BASELINES = 5  # the experts and the uniform soup
 POLICIES: tuple[Prune, ...] = ("off", "halving", "history")
@@ -122,15 +124,15 @@ def measure_begun(new: Table, old: Table, shared: float, seed: int) -> dict[tupl
 
 def begun(tables: Sequence[Table], splits: int) -> None:
     """Print the table of a study's first candidates, by older ones of the same split; nothing where no two share it."""
-    pairs = [(a, b) for a in tables for b in tables if a is not b and _split(a) == _split(b)]
+    pairs = [(a, b) for a in tables for b in tables if a is not b and alike(a, b)]
     for shared in SHARED if pairs else ():
         found = [measure_begun(new, old, shared, seed) for new, old in pairs for seed in range(splits)]
         show_found(f"first candidates by an older study that has {shared:.0%} of the documents", found, BEGUN)
 
 
-def _split(table: Table) -> str:
-    """What keyed a study's split: its seed."""
-    return table.name.rpartition("-")[2]
+def alike(first: Table, second: Table) -> bool:
+    """Whether two studies have the same split: their seeds are the same."""
+    return first.name.rpartition("-")[2] == second.name.rpartition("-")[2]
 
 
 def draw(table: Table, count: int, rng: np.random.Generator) -> Positions:
@@ -181,6 +183,36 @@ def races(zoo: Zoo, tables: Sequence[Table], seeds: int) -> None:
     show(f"{seeds} replays of each of {len(tables)} studies", columns, rows)
 
 
+def races_begun(zoo: Zoo, tables: Sequence[Table], seeds: int) -> None:
+    """Print what `history` makes of a study that has an older one over the same documents; nothing without a pair."""
+    pairs = [
+        (race_table(new), race_table(old)) for new in tables for old in tables if new is not old and alike(new, old)
+    ]
+    found: dict[str, list[Outcome]] = {}
+    for new, old in pairs:
+        spread_out = _of(old, range(0, old.candidates, max(1, old.candidates // PREDECESSORS)))
+        survivors = _of(old, [*range(BASELINES), *np.argsort(_totals(old))[-SURVIVORS:].tolist()])
+        for seed in range(seeds):
+            spec, full = (study_of(zoo, policy, seed, Plan(new.candidates)) for policy in ("history", "off"))
+            off = replay(new, full)
+            for way, older in {"none": None, "scored in full": spread_out, "raced": survivors}.items():
+                outcome = replay(new, spec, older)
+                found.setdefault(way, []).append(replace(outcome, holdout=outcome.holdout - off.holdout))
+    rows = [[way, *replay_row("history", [{"history": each} for each in own])[1:]] for way, own in found.items()]
+    columns = ["older study", "documents", "regret", "found best", "holdout minus off's", "", "stopped", "wrong"]
+    show(f"history, {seeds} replays of each of {len(pairs)} studies", columns, rows)
+
+
+def _of(table: RaceTable, candidates: Sequence[int]) -> RaceTable:
+    """Some of the candidates."""
+    return replace(table, items={task: found[list(candidates)] for task, found in table.items.items()}, params=())
+
+
+def _totals(table: RaceTable) -> np.ndarray:
+    """What each candidate has on all documents, [candidates]."""
+    return np.mean([found.mean(axis=1) for found in table.items.values()], axis=0)
+
+
 def race_table(table: Table) -> RaceTable:
     """The same candidates for the replay, in their order."""
     names = [f"w{i:03}" for i in range(table.coefficients.shape[1])]
@@ -212,6 +244,7 @@ def main() -> None:
     begun(tables, settings.splits)
     if settings.races:
         races(zoo, tables, settings.races)
+        races_begun(zoo, tables, settings.races)
 
 
 if __name__ == "__main__":

@@ -122,11 +122,13 @@ class Replay:
     Attributes:
         order: the candidates as trials, by number; the baselines first.
         rungs: of each rung the documents.
+        older: candidates of an earlier study over the same documents; None: there was none.
     """
 
     table: Table
     order: list[int]
     rungs: Sequence[Documents]
+    older: Table | None = None
     measure: Measure = _MEASURE
     complete: dict[int, float] = field(default_factory=dict)
     values: dict[int, dict[int, float]] = field(default_factory=dict)  # by rung, by number
@@ -159,8 +161,20 @@ class Replay:
             documents=documents,
         )
 
-    def predecessors(self, rung: int) -> None:
-        """None: the candidates are all there is."""
+    def predecessors(self, rung: int) -> Past | None:
+        """The older study's candidates on that rung's documents."""
+        if self.older is None:
+            return None
+        every, documents = range(self.older.candidates), self.rungs[rung]
+        columns = [found[:, list(documents[task])] for task, found in self.older.items.items()]
+        return Past(
+            numbers=(),
+            values=np.array([self.older.value(candidate, self.rungs[-1]) for candidate in every]),
+            on_rung=np.array([self.older.value(candidate, documents) for candidate in every]),
+            items=np.concatenate(columns, axis=1),
+            params=(None,) * len(every),
+            documents=documents,
+        )
 
     def params(self, number: int) -> Mapping[str, Scalar] | None:
         """What a trial is made of, where that is known."""
@@ -209,8 +223,12 @@ class Outcome:
     stopped: int
 
 
-def replay(table: Table, spec: StudySpec) -> Outcome:
-    """Race the candidates of a table, as a study of so many trials with that policy and seed would."""
+def replay(table: Table, spec: StudySpec, older: Table | None = None) -> Outcome:
+    """Race the candidates of a table, as a study of so many trials with that policy and seed would.
+
+    Args:
+        older: candidates of an earlier study over the same documents.
+    """
     policy, seed = spec.racing, spec.search.seed
     rng = np.random.default_rng(seed)
     searched, held = _split(table, rng)
@@ -220,7 +238,7 @@ def replay(table: Table, spec: StudySpec) -> Outcome:
     totals = plan_rungs(policy, sum(counts.values()), len(counts))
     sizes = plan_sizes(counts, list(counts), totals)
     rungs = [{task: tuple(sorted(ids[: sizes[task][r]])) for task, ids in searched.items()} for r in range(len(totals))]
-    state = Replay(table, order, rungs)
+    state = Replay(table, order, rungs, older)
     racer = make_racer(policy, len(rungs), seed, lambda number: number >= table.baselines)
     right = 0
     for number in range(table.candidates):

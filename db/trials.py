@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session, aliased
 
+from db.documents import REHEARSAL
 from db.events import append_event
 from db.leads import leading
-from db.models import EvaluationRow, TrialRow
+from db.models import DocumentSetRow, EvaluationRow, TrialRow
 from db.records import Lead, Step, Trial
 from db.requeue import find_or_add, find_or_add_next
 from db.session import reader
@@ -111,6 +112,30 @@ class Trials:
         )
         with Session(self._reader) as session:
             return tuple(_trial(row) for row in session.scalars(query))
+
+    def scored_over(self, digests: Sequence[str]) -> tuple[tuple[int, int, str], ...]:
+        """Complete trials of all studies whose search documents have all of these digests, the newest first.
+
+        None that a formula scored.
+
+        Returns:
+            Of each the evaluation, the study, and its recipe's digest.
+        """
+        of_study = (DocumentSetRow.study_id == TrialRow.study_id) & (DocumentSetRow.part == "search")
+        columns = EvaluationRow.id, TrialRow.study_id, EvaluationRow.recipe_digest
+        query = (
+            select(*columns)
+            .join(TrialRow, TrialRow.evaluation_id == EvaluationRow.id)
+            .join(DocumentSetRow, of_study)
+            .where(TrialRow.state == "complete", EvaluationRow.device != REHEARSAL)
+            .where(DocumentSetRow.digest.in_(digests))
+            .group_by(*columns)
+            .having(func.count(DocumentSetRow.digest.distinct()) == len(digests))
+            .order_by(EvaluationRow.id.desc())
+        )
+        with Session(self._reader) as session:
+            rows = session.execute(query).all() if digests else ()
+            return tuple((evaluation, study, recipe) for evaluation, study, recipe in rows)
 
     def ready(self, study_id: int) -> tuple[Trial, ...]:
         """Open trials whose evaluation is done, or that need none: they can be told. By number."""

@@ -1,20 +1,22 @@
 """Candidates of earlier studies over the same documents: what a new study has for a history until it has its own.
 
 Which they are is found once, when a study is created, and kept with it: a study that is resumed decides by the same
-ones, however far other studies have come since.
+ones, however far other studies have come since. Only the tasks that trials are raced on matter.
 
 They are as many of each quality as an earlier search came by: learned from its last ones alone, which are all alike, an
 estimate of anything else is worthless (measured on the zoo: off by .13 instead of .04 on 40 documents).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from db.documents import REHEARSAL
-from db.records import DocumentSet, Study
+from db.records import DocumentSet
 from db.store import Store
 from evaluation.result import Part, Scored, TaskScore
+from evaluation.spec import PROXY
+from search.estimates.contract import Floats
 from search.racing.contract import Past, row_of
 from search.study import StudySpec
 
@@ -24,24 +26,28 @@ Documents = Mapping[tuple[str, Part], DocumentSet]
 
 
 def find_predecessors(store: Store, spec: StudySpec, documents: Documents) -> list[int]:
-    """The evaluations of earlier complete trials that were scored on all search documents of a new study.
+    """The evaluations of earlier complete trials that were scored on all documents that a new study races on.
 
-    None for a study that has no use for them: only `prune: history` has.
+    One of each recipe: a study tried again, or the same baselines in every study, tell nothing twice. None for a study
+    that has no use for them: only `prune: history` has.
 
     Args:
         documents: of the new study.
     """
-    if spec.racing != "history":
+    sets = _raced({task: found for (task, part), found in documents.items() if part == "search"})
+    digests = {found.digest for found in sets.values() if found.digest is not None}
+    if spec.racing != "history" or len(digests) < len(sets):
         return []
-    found = [
-        trial.evaluation_id
-        for study in _newest_first(store)
-        if _covers(store.studies.documents(study.id), documents)
-        for trial in store.trials.all(study.id)
-        if trial.state == "complete" and trial.evaluation_id is not None
-    ]
-    step = max(1.0, len(found) / MOST)
-    return [found[int(at * step)] for at in range(min(MOST, len(found)))]
+    covering: dict[int, bool] = {}
+    found: dict[str, int] = {}
+    for evaluation, study, recipe in store.trials.scored_over(sorted(digests)):
+        if study not in covering:
+            covering[study] = _covers(store.studies.documents(study), sets)
+        if covering[study]:
+            found.setdefault(recipe, evaluation)
+    every = list(found.values())
+    step = max(1.0, len(every) / MOST)
+    return [every[int(at * step)] for at in range(min(MOST, len(every)))]
 
 
 class Predecessors:
@@ -60,50 +66,58 @@ class Predecessors:
         evaluations: Sequence[int],
         value: Callable[[Sequence[TaskScore], int], float],
     ) -> None:
-        self._store, self._sets = store, {task: sets[task] for task in sorted(sets)}
-        self._evaluations, self._value = tuple(evaluations), value
-        self._scores: tuple[tuple[TaskScore, ...], ...] | None = None
-        self._made: dict[int, Past] = {}
+        self._store, self._evaluations, self._value = store, tuple(evaluations), value
+        self._sets = _raced(sets)
+        self._read: _Read | None = None
 
     def at(self, rung: int) -> Past | None:
         """Them on the documents of a rung below the last, without numbers and parameters; None: there are none."""
-        if self._scores is None:
-            self._scores = tuple(self._read())
-        if rung not in self._made and self._scores:
-            self._made[rung] = self._make(rung, self._scores)
-        return self._made.get(rung)
-
-    def _make(self, rung: int, scores: Sequence[tuple[TaskScore, ...]]) -> Past:
-        last = max(len(found.sizes) for found in self._sets.values()) - 1
+        if not self._evaluations or not self._sets:
+            return None
+        if self._read is None:
+            self._read = self._found()
+        columns: list[int] = []
+        begin = 0
+        for found in self._sets.values():
+            columns += range(begin, begin + found.sizes[rung])
+            begin += found.sizes[-2]
+        read = self._read
         documents = {task: found.ids[: found.sizes[rung]] for task, found in self._sets.items()}
-        return Past(
-            numbers=(),
-            values=np.array([self._value(each, last) for each in scores], np.float64),
-            on_rung=np.array([self._value(each, rung) for each in scores], np.float64),
-            items=np.array([row_of(each, documents) for each in scores], np.float32),
-            params=(None,) * len(scores),
-            documents=documents,
-        )
+        params = (None,) * len(read.items)
+        return Past((), read.values[:, -1], read.values[:, rung], read.items[:, columns], params, documents)
 
-    def _read(self) -> Iterator[tuple[TaskScore, ...]]:
-        """All but what a formula scored."""
+    def _found(self) -> "_Read":
+        documents = {task: found.ids[: found.sizes[-2]] for task, found in self._sets.items()}
+        rungs = range(max(len(found.sizes) for found in self._sets.values()))
+        empty = [rung for rung in rungs if not any(found.sizes[rung] for found in self._sets.values())]  # the proxy's
+        items: list[Floats] = []
+        values: list[list[float]] = []
         for evaluation in self._evaluations:
             outcome = self._store.evaluations.get(evaluation).outcome
-            if isinstance(outcome, Scored) and outcome.device != REHEARSAL:
-                yield outcome.scores
+            assert isinstance(outcome, Scored), f"evaluation {evaluation} was not scored"
+            scores = [score for score in outcome.scores if score.task in self._sets]
+            items.append(row_of(scores, documents))
+            values.append([0.0 if rung in empty else self._value(scores, rung) for rung in rungs])
+        return _Read(np.array(items, np.float32), np.array(values, np.float64))
 
 
-def _newest_first(store: Store) -> Iterator[Study]:
-    return reversed(store.studies.all())
+@dataclass(frozen=True)
+class _Read:
+    """`items` on the largest rung below the last, [predecessors, documents]; `values`, [predecessors, rungs]."""
+
+    items: Floats
+    values: Floats
 
 
-def _covers(theirs: Documents, ours: Documents) -> bool:
+def _raced(sets: Mapping[str, DocumentSet]) -> dict[str, DocumentSet]:
+    """The tasks that decide a race, sorted as in `PastItems`: the others have documents on the last rung alone."""
+    return {t: found for t, found in sorted(sets.items()) if t != PROXY and len(found.sizes) > 1 and found.sizes[-2]}
+
+
+def _covers(theirs: Documents, sets: Mapping[str, DocumentSet]) -> bool:
     """Whether who was scored on all search documents there has items for all of ours, found in the same way."""
+    known = {task: theirs.get((task, "search")) for task in sets}
     return all(
-        found.digest is not None
-        and (known := theirs.get((task, part))) is not None
-        and known.digest == found.digest
-        and set(found.ids) <= set(known.ids)
-        for (task, part), found in ours.items()
-        if part == "search"
+        (their := known[task]) is not None and their.digest == found.digest and set(found.ids) <= set(their.ids)
+        for task, found in sets.items()
     )

@@ -90,15 +90,26 @@ def row_of(scores: Sequence[TaskScore], documents: Mapping[str, Sequence[int]]) 
 
 
 def joined(own: Past, others: Past) -> Past:
-    """Both on the same documents; the numbers are those of the first, which come first."""
+    """Both on the same documents; the numbers are those of the first, which come first.
+
+    Of the others those that got the same as one of the first are left out: they are the same recipe, and a regression
+    that has a candidate twice is never wrong about it.
+    """
+    known = set(_marks(own))
+    new = [at for at, mark in enumerate(_marks(others)) if mark not in known]
     return Past(
         own.numbers,
-        np.concatenate([own.values, others.values]),
-        np.concatenate([own.on_rung, others.on_rung]),
-        np.concatenate([own.items, others.items]),
-        (*own.params, *others.params),
-        others.documents,
+        np.concatenate([own.values, others.values[new]]),
+        np.concatenate([own.on_rung, others.on_rung[new]]),
+        np.concatenate([own.items, others.items[new]]),
+        (*own.params, *(others.params[at] for at in new)),
+        own.documents,
     )
+
+
+def _marks(past: Past) -> list[tuple[float, bytes]]:
+    """What each got, to compare by; values were added up in different ways, and differ in their last digits."""
+    return [(round(value, 9), row.tobytes()) for value, row in zip(past.values.tolist(), past.items, strict=True)]
 
 
 class Field(Protocol):

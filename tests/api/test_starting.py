@@ -23,7 +23,7 @@ from search.opening import open_search
 from search.space import Space, make_space
 from search.starts.given import Given
 from search.study import StudySpec, load_study
-from tests.search.factories import leading
+from tests.search.factories import answers, leading
 from zoo.make import Zoo
 from zoo.study import write_study
 
@@ -202,16 +202,24 @@ def test_a_study_is_created_with_its_recipes_and_the_best_before_it_and_keeps_th
     assert create(alone, store).setup["starts"] == {}
 
 
-def test_a_study_that_stops_by_history_is_told_whose_it_may_read(
-    nano: Zoo, store: Store, spec: Callable[..., StudySpec]
-) -> None:
-    first = prepared(spec(name="first"), store)
+def test_a_study_that_stops_by_history_is_told_whose_it_may_read(nano: Zoo, store: Store, tmp_path: Path) -> None:
+    def ready(name: str, **search: Any) -> Prepared:
+        given = {"strategy": "tpe", "trials": 12} | search
+        evaluation = {"documents": 100, "holdout": 0.5}
+        file = write_study(nano, tmp_path / f"{name}.yaml", name=name, search=given, evaluation=evaluation)
+        return prepared(load_study(file), store)
+
+    first = ready("first", prune="off")
     study, recipe = create(first, store), first.starts[0].recipe
-    trial = store.trials.add(leading(store, study.id), NewTrial(0, "tpe", None, recipe, "d" * 32))
-    store.trials.tell(leading(store, study.id), 0, "complete", 0.5)
+    lead = leading(store, study.id)
+    trial = store.trials.add(lead, NewTrial(0, "tpe", None, recipe, "d" * 32, rung=len(study.setup["rungs"]) - 1))
+    lease = store.evaluations.claim(trial.evaluation_id or 0, "me", 60)
+    assert lease is not None
+    store.evaluations.finish(lease, answers(lambda recipe: 0.5)(recipe, store.evaluations.wanted(lease)))
+    store.trials.tell(lead, 0, "complete", 0.5)
 
     def known(name: str, **search: Any) -> object:
-        return create(prepared(spec(name=name, **search), store), store).setup["predecessors"]
+        return create(ready(name, **search), store).setup["predecessors"]
 
     assert known("alike", prune="history") == [trial.evaluation_id]
     assert known("otherwise", prune="halving") == [] == known("split", prune="history", seed=1)
