@@ -9,7 +9,7 @@ from db.records import Lead, Study
 from db.store import Store
 from db.trials import NewTrial
 from tests.db.crew import Crew, each_of
-from tests.db.rows import added, claimed, recipe, taken
+from tests.db.rows import added, claimed, found, on_rungs, recipe, taken
 from tests.search.factories import scored
 
 
@@ -95,3 +95,22 @@ def test_numbers_come_back_as_they_were(any_store: Store, study: Study) -> None:
     value = math.nextafter(1 / 3, 1)
     assert any_store.trials.tell(lead, 0, "complete", value).value == value
     assert any_store.trials.all(study.id)[0].value == value
+
+
+def test_whoever_was_scored_over_the_same_documents_is_found_in_all_studies(any_store: Store) -> None:
+    def told(name: str, numbers: range, digest: str = "t1", state: str = "complete") -> list[tuple[int, int, str]]:
+        """A study with those trials, each of a recipe of its own; what is to be found of them."""
+        study = on_rungs(any_store, name, digest)
+        lead, rows = taken(any_store, study), list[tuple[int, int, str]]()
+        for number in numbers:
+            evaluation = added(any_store, lead, number).evaluation_id or 0
+            any_store.evaluations.finish(claimed(any_store, evaluation), found(range(8)))
+            any_store.trials.tell(lead, number, state, 0.5 if state == "complete" else None)
+            rows.insert(0, (evaluation, study.id, f"d{number}"))
+        return rows
+
+    first, second = told("first", range(3)), told("second", range(2, 4))
+    told("elsewhere", range(4, 6), "t2")
+    told("stopped", range(6, 8), state="pruned")
+    assert any_store.trials.scored_over(["t1"]) == (*second, *first)
+    assert any_store.trials.scored_over(["t1", "t2"]) == () == any_store.trials.scored_over([])
