@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from api.prepared import Prepared
 from benchmarks.search_items import ItemCache
@@ -22,10 +23,11 @@ from evaluation.scorer import Scorer
 from evaluation.wanted import Wanted
 from merging.artefacts.place import VARIABLE
 from merging.artefacts.request import JOINT, Request, requests
-from merging.errors import NonFiniteCandidate
+from merging.errors import InvalidRecipe, NonFiniteCandidate
 from merging.models import ModelSet
 from merging.recipe import Recipe
 from merging.resident import ResidentModel
+from workers.stacked import Stacked, is_restacked
 from zoo.make import Zoo
 
 MEMO_BYTES = 1 << 30
@@ -69,7 +71,9 @@ class SearchLab:
         tensors = live_tensors(live, self._models.base.names)
         self._resident = ResidentModel(self._models, tensors, memo_bytes=MEMO_BYTES)
         self._workshop = Workshop(self._models, self._resident, live, tokenizer, tensors)
-        self._scorer = Scorer(self._suite, live, tokenizer, "cpu", None)
+        self._stacked = Stacked(live)
+        self._scorer = self._scorer_of(live, tokenizer)
+        self._tokenizer = tokenizer
         self._paid: set[str] = set()
         self.spent, self.measured, self.evaluations = 0, 0, 0
         self.full: list[Full] = []
@@ -90,7 +94,7 @@ class SearchLab:
         self.evaluations += searched
         try:
             scored = self._scored(recipe, wanted)
-        except (NonFiniteCandidate, NonFiniteScore) as error:
+        except (InvalidRecipe, NonFiniteCandidate, NonFiniteScore) as error:
             return Infeasible(why=str(error))
         if searched and self._wanted_count(wanted) == self.documents:
             self.full.append(Full(self.spent, recipe, scored.scores))
@@ -112,15 +116,26 @@ class SearchLab:
         kept = self._cache.get(digest, {task: tasks[task] for task in wanted.documents})
         known = {task: {**kept.get(task, {}), **wanted.known.get(task, {})} for task in wanted.documents}
         complete = Wanted(wanted.part, wanted.documents, known)
+        scorer = self._scorer
         if missing := complete.missing:
-            self._workshop.ensure(recipe, self._suite)
-            self._resident.apply(recipe)
-        scores, tokens = self._scorer.score(complete)
+            scorer = self._built(recipe)
+        scores, tokens = scorer.score(complete)
         if missing:
             found = {s.task: dict(zip(s.documents, s.items, strict=True)) for s in scores}
             self._cache.add(digest, tasks, found)
         reused = wanted.reused
         return Scored(scores=scores, tokens=tokens, build_seconds=0.0, score_seconds=0.0, device="cpu", reused=reused)
+
+    def _built(self, recipe: Recipe) -> Scorer:
+        """Whoever scores the candidate that was built."""
+        if is_restacked(recipe, self._models):
+            return self._scorer_of(self._stacked.write(recipe, self._resident).live, self._tokenizer)
+        self._workshop.ensure(recipe, self._suite)
+        self._resident.apply(recipe)
+        return self._scorer
+
+    def _scorer_of(self, live: Any, tokenizer: Any) -> Scorer:
+        return Scorer(self._suite, live, tokenizer, "cpu", None)
 
     def _measure(self, recipe: Recipe) -> None:
         """Measure what the recipe reads, and count what this search has not paid for yet."""

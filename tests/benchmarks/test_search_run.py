@@ -11,7 +11,7 @@ from benchmarks.search_items import ItemCache
 from benchmarks.search_lab import BACKWARD, BudgetSpent, SearchLab, mean_of
 from benchmarks.search_run import SHARES, Terms, run_search
 from evaluation.result import Scored
-from merging.recipe import Recipe
+from merging.recipe import GroupMerge, Recipe, Slice
 from search.starts.known import default_start
 from zoo.make import Zoo
 
@@ -72,3 +72,22 @@ def test_a_search_is_run_to_its_end_and_again_for_nothing(nano: Zoo, tmp_path: P
     assert line.spent == line.evaluations * line.documents  # nobody here stops early
     again = run_search("nano", nano, name, 0, TERMS, tmp_path)
     assert again.curve == line.curve and again.spent == line.spent
+
+
+def test_recipes_of_other_depth_are_scored_and_counted_too(nano: Zoo, tmp_path: Path) -> None:
+    prepared = _prepared(nano)
+    layers = prepared.setup["layer_count"]
+
+    def of_depth(depth: int) -> GroupMerge:
+        return GroupMerge(layers=(0, depth), method="task_arithmetic", weights=dict.fromkeys(nano.experts, 0.3))
+
+    flat = _start(prepared).model_copy(update={"groups": (of_depth(layers),)})
+    slices = (Slice(layers=(0, layers)), Slice(layers=(layers - 1, layers)))
+    deeper = flat.model_copy(update={"groups": (of_depth(layers + 1),), "slices": slices})
+    with closing(ItemCache(tmp_path / "nano.items")) as cache:
+        lab = SearchLab(nano, prepared, cache, tmp_path / "artefacts", budget=1e9)
+        found = [lab.evaluate(recipe, lab.first(None)) for recipe in (flat, deeper, flat)]
+        assert all(isinstance(outcome, Scored) for outcome in found) and lab.spent == 3 * lab.documents
+        assert lab.full[0].scores == lab.full[2].scores != lab.full[1].scores
+    line = run_search("nano", nano, "layer_order", 0, TERMS, tmp_path)
+    assert line.curve[-1].holdout is not None and line.spent <= TERMS.evaluations * line.documents
