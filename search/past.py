@@ -43,11 +43,7 @@ class PastItems:
         return known
 
     def _make(self, rung: int, trials: Sequence[Trial], on_rung: Mapping[int, float]) -> Past:
-        columns: list[int] = []
-        begin = 0
-        for found in self._sets.values():
-            columns += range(begin, begin + found.sizes[rung])
-            begin += found.sizes[self._most]
+        columns = columns_of(self._sets, rung, self._most)
         rows = [self._row(trial)[columns] for trial in trials]
         return Past(
             numbers=tuple(trial.number for trial in trials),
@@ -68,3 +64,13 @@ class PastItems:
 
     def _documents(self, rung: int) -> dict[str, tuple[int, ...]]:
         return {task: found.ids[: found.sizes[rung]] for task, found in self._sets.items()}
+
+
+def columns_of(sets: Mapping[str, DocumentSet], rung: int, most: int) -> list[int]:
+    """Which columns of rows over the documents of rung `most`, one task after the other, are of a rung below it."""
+    columns: list[int] = []
+    begin = 0
+    for found in sets.values():
+        columns += range(begin, begin + found.sizes[rung])
+        begin += found.sizes[most]
+    return columns

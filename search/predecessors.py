@@ -17,6 +17,7 @@ from db.store import Store
 from evaluation.result import Part, Scored, TaskScore
 from evaluation.spec import PROXY
 from search.estimates.contract import Floats
+from search.past import columns_of
 from search.racing.contract import Past, row_of
 from search.study import StudySpec
 
@@ -76,12 +77,7 @@ class Predecessors:
             return None
         if self._read is None:
             self._read = self._found()
-        columns: list[int] = []
-        begin = 0
-        for found in self._sets.values():
-            columns += range(begin, begin + found.sizes[rung])
-            begin += found.sizes[-2]
-        read = self._read
+        read, columns = self._read, columns_of(self._sets, rung, -2)
         documents = {task: found.ids[: found.sizes[rung]] for task, found in self._sets.items()}
         params = (None,) * len(read.items)
         return Past((), read.values[:, -1], read.values[:, rung], read.items[:, columns], params, documents)
