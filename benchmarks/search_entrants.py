@@ -40,9 +40,13 @@ class Entrant:
     trials: int | None = RACED
 
 
-def layered(methods: tuple[str, ...]) -> dict[str, Any]:
-    """The space that rivals search as well: these methods, numbers of its own for every layer."""
-    return {"methods": list(methods), "layers": "each"}
+def layered(methods: tuple[str, ...], **more: Any) -> dict[str, Any]:
+    """The space that rivals search as well: these methods, numbers of its own for every layer.
+
+    Args:
+        more: keys of the section.
+    """
+    return {"methods": list(methods), "layers": "each", **more}
 
 
 OURS: dict[str, Entrant] = {
@@ -50,6 +54,9 @@ OURS: dict[str, Entrant] = {
     "tpe:off": Entrant(layered(METHODS), {"strategy": "tpe", "prune": "off"}, 1),
     "cmaes:off": Entrant(layered(ONE), {"strategy": "cmaes", "prune": "off"}, 1),
     "greedy_soup": Entrant({"methods": ["linear"]}, {"strategy": "greedy_soup"}, 1),
+    "auto:per_group": Entrant(layered(METHODS, choose="per_group"), {"strategy": "auto"}),
+    "tpe:per_group": Entrant(layered(METHODS, choose="per_group"), {"strategy": "tpe"}),
+    "evolution:per_group": Entrant(layered(METHODS, choose="per_group"), {"strategy": "evolution"}),
 }
 RIVALS: dict[str, Callable[[Setting], Rival]] = {
     "known": Known,
