@@ -1,19 +1,21 @@
 """What choosing the next candidate costs the controller, as trials pile up.
 
-    python -m benchmarks.controller [STRATEGY ...] [--trials 100,1000,10000] [--proposals 9] [--limit 120]
+    python -m benchmarks.controller [STRATEGY ...] [--trials 100,1000,10000] [--proposals 9] [--limit 120] [--per-group]
 
-A space of one method with 4 experts and 32 layers: 128 coefficients. Random recipes of it, with random values and
-scores on random documents, are replayed to a fresh strategy, as after a restart of the controller; then it proposes,
-and each proposal is told with a random value before the next. Shown is the median processor time of a proposal in
-milliseconds, with that of taking in a told trial behind the slash. Without names: every strategy there is. `-`: it
-refuses this space. `end`: it has nothing left to propose. A number of trials is left out, and shown as `…`, where a
-strategy would take longer than the limit (in seconds), were its time in proportion to the number of trials. Markdown.
+A space of one method with 4 experts and 32 layers: 128 coefficients. With `--per-group` each of 32 groups chooses one
+of three methods, each with parameters of its own: about 190 numbers and choices. Random recipes of it, with random
+values and scores on random documents, are replayed to a fresh strategy, as after a restart of the controller; then it
+proposes, and each proposal is told with a random value before the next. Shown is the median processor time of a
+proposal in milliseconds, with that of taking in a told trial behind the slash. Without names: every strategy there is.
+`-`: it refuses this space. `end`: it has nothing left to propose. A number of trials is left out, and shown as `…`,
+where a strategy would take longer than the limit (in seconds), were its time in proportion to the number of trials.
+Markdown.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,15 +24,18 @@ from evaluation.result import TaskScore
 from merging.catalog import Scalar
 from merging.errors import InvalidStudy
 from search.seeds import derive
-from search.space import Dimension, Space, dimensions, make_space
+from search.space import Dimension, Space, make_space
 from search.starts.pool import starts
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Observation, Proposal, Strategy
 from search.strategies.declared import STRATEGIES, options_of
+from search.strategies.near import uniform
 from search.strategies.opening import Opening
 from search.study import parse_study
 
 EXPERTS, LAYERS, DOCUMENTS = 4, 32, 256
+SPACE = {"methods": ["task_arithmetic"], "layers": "each"}
+PER_GROUP = {"methods": ["task_arithmetic", "ties", "dare_ties"], "layers": "each", "choose": "per_group"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,11 @@ class Cost:
     observe: float
 
 
-def make_opening(name: str, trials: int) -> Opening:
+def make_opening(name: str, trials: int, section: Mapping[str, object]) -> Opening:
     """A study of that many trials, as a strategy sees it before anything was tried.
+
+    Args:
+        section: its `space`.
 
     Raises:
         InvalidStudy: the strategy cannot search the space.
@@ -51,7 +59,7 @@ def make_opening(name: str, trials: int) -> Opening:
         "schema": "mergesearch/study/v1",
         "name": "controller",
         "models": {"base": "base", "experts": [f"experts/{i}" for i in range(EXPERTS)]},
-        "space": {"methods": ["task_arithmetic"], "layers": "each"},
+        "space": dict(section),
         "search": {"strategy": name, "trials": trials},
         "evaluation": {"tasks": [{"name": "t"}]},
     }
@@ -77,14 +85,15 @@ def observation(space: Space, number: int, proposal: Proposal, origin: str) -> O
     return Observation(*known, None if proposal.recipe is None else value, scores=lambda: (score,))
 
 
-def random_proposal(space: Space, found: Sequence[Dimension], number: int) -> Proposal:
-    """A uniform draw from the space's dimensions."""
-    draw = np.random.default_rng(derive("recipe", number))
-    shares = draw.random(len(found))
-    params: dict[str, Scalar] = {
-        d.name: d.low + float(share) * (d.high - d.low) for d, share in zip(found, shares, strict=True)
-    }
-    return Proposal(params, space.decode(params))
+def random_proposal(space: Space, number: int) -> Proposal:
+    """A uniform draw from the space."""
+    draw, params = np.random.default_rng(derive("recipe", number)), dict[str, Scalar]()
+
+    def pick(dimension: Dimension) -> Scalar:
+        params[dimension.name] = uniform(dimension, draw)
+        return params[dimension.name]
+
+    return Proposal(params, space.walk(pick))
 
 
 def replay(strategy: Strategy, opening: Opening, proposals: Sequence[Proposal]) -> float:
@@ -103,13 +112,13 @@ def replay(strategy: Strategy, opening: Opening, proposals: Sequence[Proposal]) 
     return statistics.median(seconds)
 
 
-def measure(name: str, proposals: Sequence[Proposal], count: int) -> Cost:
-    """What a strategy takes after so many trials.
+def measure(name: str, section: Mapping[str, object], proposals: Sequence[Proposal], count: int) -> Cost:
+    """What a strategy takes after so many trials of a study with that `space`.
 
     Raises:
         InvalidStudy: it cannot search the space.
     """
-    opening = make_opening(name, 2 * len(proposals) + count)
+    opening = make_opening(name, 2 * len(proposals) + count, section)
     strategy = make_strategy(name, opening)
     telling, seconds = replay(strategy, opening, proposals), []
     for number in range(len(proposals), len(proposals) + count):
@@ -131,7 +140,7 @@ def row_of(name: str, proposals: Sequence[Proposal], settings: argparse.Namespac
             continue
         began = time.process_time()
         try:
-            found = measure(name, proposals[:trials], settings.proposals)
+            found = measure(name, settings.space, proposals[:trials], settings.proposals)
         except InvalidStudy:
             return [name, *["-"] * len(settings.trials)]
         expected = (time.process_time() - began) * more / trials
@@ -147,10 +156,10 @@ def main() -> None:
     parser.add_argument("--trials", type=lambda text: [int(n) for n in text.split(",")], default=[100, 1000, 10000])
     parser.add_argument("--proposals", type=int, default=9)
     parser.add_argument("--limit", type=float, default=120.0)
+    parser.add_argument("--per-group", dest="space", action="store_const", const=PER_GROUP, default=SPACE)
     settings = parser.parse_args()
-    space = make_opening("random", max(settings.trials)).space
-    found = dimensions(space)
-    proposals = [random_proposal(space, found, number) for number in range(max(settings.trials))]
+    space = make_opening("random", max(settings.trials), settings.space).space
+    proposals = [random_proposal(space, number) for number in range(max(settings.trials))]
     _print_row(["ms per proposal / per told trial", *(f"{n:,} trials" for n in settings.trials)])
     _print_row(["---", *["---:"] * len(settings.trials)])
     for name in settings.strategies:

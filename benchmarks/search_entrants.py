@@ -54,7 +54,6 @@ OURS: dict[str, Entrant] = {
     "tpe:off": Entrant(layered(METHODS), {"strategy": "tpe", "prune": "off"}, 1),
     "cmaes:off": Entrant(layered(ONE), {"strategy": "cmaes", "prune": "off"}, 1),
     "greedy_soup": Entrant({"methods": ["linear"]}, {"strategy": "greedy_soup"}, 1),
-    "auto:per_group": Entrant(layered(METHODS, choose="per_group"), {"strategy": "auto"}),
     "tpe:per_group": Entrant(layered(METHODS, choose="per_group"), {"strategy": "tpe"}),
     "evolution:per_group": Entrant(layered(METHODS, choose="per_group"), {"strategy": "evolution"}),
 }

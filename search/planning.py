@@ -80,13 +80,13 @@ def plan(spec: StudySpec, known: Known) -> Plan | None:
 
 
 def search_of(several: bool, per_group: bool) -> str:
-    """How `auto` searches: `front`, `tpe` or `arms`.
+    """How `auto` searches: `front`, `evolution` or `arms`.
 
     Args:
         several: objectives.
         per_group: whether each group of layers chooses among several methods: then no arm stands for one.
     """
-    return "front" if several else "tpe" if per_group else "arms"
+    return "front" if several else "evolution" if per_group else "arms"
 
 
 def planned(spec: StudySpec, decided: Plan | None) -> StudySpec:
@@ -165,8 +165,8 @@ def _goes_on(spec: StudySpec, methods: Sequence[str], trials: int) -> str:
     if kind == "front":
         later = f", then NSGA-II from trial {MODELLED} on" if trials > MODELLED else ""
         return f"several objectives: a Gaussian process, which makes most of few trials{later}"
-    if kind == "tpe":
-        return "each group of layers chooses its method, so TPE searches all of them together"
+    if kind == "evolution":
+        return "each group of layers chooses its method, so evolution takes some groups of one parent, some of another"
     if len(methods) == 1:
         return "the search begins at the best known recipe of the method"
     return "each method has a search of its own, begun at its best known recipe; those that fall behind end"

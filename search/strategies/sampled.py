@@ -33,8 +33,8 @@ from search.strategies.near import draw_near
 
 CONSTRAINTS = "constraints"  # the attribute in which Optuna and its dashboard look for them
 ENOUGH = 10  # points with a value before TPE draws from what it learned
-BELOW = 25  # the best trials, which TPE draws like: Optuna's own number of them from 241 trials on
 KEPT = 200  # trials that TPE learns from; what a proposal costs is in proportion to them (docs/benchmarks.md)
+BEST = 10  # one in so many of them is of the best: Optuna's own share of those that TPE draws like
 
 
 class Sampled:
@@ -129,7 +129,7 @@ class Sampled:
         """
         if self._kept is None or len(self._ranks) <= self._kept:
             return frozenset()
-        others = sorted(self._ranks, key=lambda number: (self._ranks[number], number))[BELOW:]
+        others = sorted(self._ranks, key=lambda number: (self._ranks[number], number))[self._kept // BEST :]
         return frozenset(sorted(others)[: len(self._ranks) - self._kept])
 
     def joint_space(self) -> dict[str, BaseDistribution]:

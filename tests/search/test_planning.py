@@ -20,7 +20,7 @@ from search.planning import (
 )
 from search.space import make_space
 from search.strategies.arms.search import Arms
-from search.strategies.sampled import Sampled
+from search.strategies.evolution import Evolution
 from search.strategies.staged import Staged
 from search.study import StudySpec
 from tests.search.factories import make_spec
@@ -112,7 +112,7 @@ TASKS = {"tasks": [{"name": "t"}, {"name": "u"}]}
         ({"search": {"prune": "off"}}, (40, 300), ["every trial is scored on all 300 documents"]),
         ({"search": {"prune": "one_shot"}}, (40, 300), ["scored on 40 documents, and the best of them in the end"]),
         ({"search": {"starts": {"most": 4, "recipes": ["a.json"]}}}, (300,), ["your recipes, and 4 others at most"]),
-        ({"space": {"methods": None, "choose": "per_group", "layers": 2}}, (300,), ["chooses its method, so TPE"]),
+        ({"space": {"methods": None, "choose": "per_group", "layers": 2}}, (300,), ["its method, so evolution"]),
         ({"space": {"choose": "per_group", "layers": 2, "methods": ["ties"]}}, (300,), ["recipe of the method"]),
         ({"objective": "pareto", "evaluation": TASKS}, (300,), ["which makes most of few trials"]),
         ({"objective": "pareto", "evaluation": TASKS, "search": {"trials": 400}}, (300,), ["then NSGA-II from trial"]),
@@ -140,7 +140,7 @@ def test_the_search_that_is_said_is_the_one_that_is_made() -> None:
     two = ["ties", "task_arithmetic"]
     for sections, kind in (
         ({"space": {"methods": two}}, Arms),
-        ({"space": {"methods": two, "choose": "per_group", "layers": 2}}, Sampled),
+        ({"space": {"methods": two, "choose": "per_group", "layers": 2}}, Evolution),
         ({"space": {"methods": two}, "objective": "pareto", "evaluation": TASKS}, Staged),
     ):
         spec = auto(**sections)

@@ -13,7 +13,7 @@ from search.space import make_space
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Observation, Proposal
 from search.strategies.opening import Opening
-from search.strategies.sampled import BELOW, KEPT, Sampled
+from search.strategies.sampled import BEST, KEPT, Sampled
 from tests.search.factories import LAYERS, bowl, make_spec
 
 COUNT, SHOWN = 90, 40
@@ -50,14 +50,14 @@ def shown_after(order: Iterable[int], violations: dict[int, float]) -> set[int]:
 
 
 def test_a_sampler_sees_the_best_and_the_newest_trials_whatever_order_they_were_told_in() -> None:
-    best = set(np.argsort(VALUES)[-BELOW:].tolist())
+    best = set(np.argsort(VALUES)[-SHOWN // BEST :].tolist())
     others = [number for number in range(COUNT) if number not in best]
-    expected = best | set(others[BELOW - SHOWN :])
+    expected = best | set(others[-SHOWN + len(best) :])
     assert shown_after(range(COUNT), {}) == shown_after(reversed(range(COUNT)), {}) == expected
 
 
 def test_a_trial_beyond_a_constraint_is_none_of_the_best() -> None:
-    oldest_of_best = min(np.argsort(VALUES)[-BELOW:].tolist())
+    oldest_of_best = min(np.argsort(VALUES)[-SHOWN // BEST :].tolist())
     assert oldest_of_best in shown_after(range(COUNT), {})
     assert oldest_of_best not in shown_after(range(COUNT), {oldest_of_best: 0.1})
 
