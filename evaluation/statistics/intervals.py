@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from evaluation.result import TaskScore
 from evaluation.statistics.exact import mcnemar_p, wilcoxon_p
 from evaluation.statistics.measure import Floats, Measure, blocks, limited, pairs_of, require_same_documents
 from evaluation.statistics.permutation import SLOW_DRAWS, permutation_p
+
+REMEMBERED = 12_000_000  # counts of resamples that are kept for the next pair, two bytes each; more are drawn again
+Counts = list[NDArray[np.uint16] | NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,23 @@ def paired_interval(
     return _interval(ours_now - theirs_now, np.concatenate(found))
 
 
-def resamples(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[list[NDArray[np.int64]]]:
-    """How often each document is in each resample, within its task: one array [block, documents] a task."""
-    streams = [(np.random.default_rng([seed, 0, i]), len(task.documents)) for i, task in enumerate(tasks)]
-    for rows in blocks(sum(n for _, n in streams), draws):
+def resamples(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[Counts]:
+    """How often each document is in each resample, within its task: one array [block, documents] a task, to be read.
+
+    Drawing them takes most of an interval's time, and a study compares many candidates on the same documents.
+    """
+    sizes = tuple(len(task.documents) for task in tasks)
+    yield from (_kept if draws * sum(sizes) <= REMEMBERED else _drawn)(sizes, draws, seed)
+
+
+@lru_cache(maxsize=3)  # search documents with two seeds, and the holdout
+def _kept(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[Counts, ...]:
+    return tuple([counts.astype(np.uint16) for counts in block] for block in _drawn(sizes, draws, seed))
+
+
+def _drawn(sizes: tuple[int, ...], draws: int, seed: int) -> Iterator[Counts]:
+    streams = [(np.random.default_rng([seed, 0, i]), n) for i, n in enumerate(sizes)]
+    for rows in blocks(sum(sizes), draws):
         yield [rng.multinomial(n, np.full(n, 1 / n), size=rows) for rng, n in streams]
 
 

@@ -14,6 +14,7 @@ from evaluation.resampling import Resampler, resampler
 from evaluation.result import TaskScore
 from evaluation.statistics import (
     Aggregation,
+    Interval,
     Measure,
     bootstrap,
     compare,
@@ -166,7 +167,29 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     one, two = ([score(items_of("mean", n), task) for task, n in (("a", 20), ("b", 9))] for _ in range(2))
     whole = compare(measure(a=1.0, b=1.0), one, two, draws=500)
     monkeypatch.setattr("evaluation.statistics.measure.BLOCK", 130)
+    monkeypatch.setattr("evaluation.statistics.intervals.REMEMBERED", 0)  # else what was drawn would be there still
     assert compare(measure(a=1.0, b=1.0), one, two, draws=500) == whole
+
+
+@pytest.mark.parametrize("name", ["mean", "median"])
+def test_what_was_drawn_for_other_documents_or_another_seed_is_not_taken(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [(sizes, draws, seed) for sizes in ((20, 9), (9, 20), (29,)) for draws in (200, 300) for seed in (0, 1)]
+
+    def intervals() -> list[Interval]:
+        found = []
+        for sizes, draws, seed in asked:
+            tasks = dict(zip("ab", sizes, strict=False))
+            of = measure(name, **dict.fromkeys(tasks, 1.0))
+            ours, theirs = ([score([float(i % k) for i in range(n)], t) for t, n in tasks.items()] for k in (2, 3))
+            found.append(paired_interval(of, ours, theirs, draws, seed))
+        return found
+
+    kept = [intervals() for _ in range(2)]
+    monkeypatch.setattr("evaluation.statistics.intervals.REMEMBERED", 0)
+    assert kept[0] == kept[1] == intervals()
+    assert len(set(kept[0])) == len(asked)
 
 
 def test_other_documents_are_refused() -> None:
