@@ -12,8 +12,8 @@ from evaluation.statistics.exact import mcnemar_p, wilcoxon_p
 from evaluation.statistics.measure import Floats, Measure, blocks, limited, pairs_of, require_same_documents
 from evaluation.statistics.permutation import SLOW_DRAWS, permutation_p
 
-REMEMBERED = 12_000_000  # counts of resamples that are kept for the next pair, two bytes each; more are drawn again
-Counts = list[NDArray[np.uint16] | NDArray[np.int64]]
+REMEMBERED = 6_000_000  # counts of resamples that are kept for the next candidate, two bytes each
+Counts = tuple[NDArray[np.uint16] | NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def paired_interval(
 
 
 def resamples(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[Counts]:
-    """How often each document is in each resample, within its task: one array [block, documents] a task, to be read.
+    """How often each document is in each resample, within its task: one read-only array [block, documents] a task.
 
     Drawing them takes most of an interval's time, and a study compares many candidates on the same documents.
     """
@@ -107,15 +107,18 @@ def resamples(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[Cou
     yield from (_kept if draws * sum(sizes) <= REMEMBERED else _drawn)(sizes, draws, seed)
 
 
-@lru_cache(maxsize=3)  # search documents with two seeds, and the holdout
+@lru_cache(maxsize=8)  # 100 MB at most; a study asks again for two or three, and for others once each
 def _kept(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[Counts, ...]:
-    return tuple([counts.astype(np.uint16) for counts in block] for block in _drawn(sizes, draws, seed))
+    blocks_ = tuple(tuple(counts.astype(np.uint16) for counts in block) for block in _drawn(sizes, draws, seed))
+    for counts in (counts for block in blocks_ for counts in block):
+        counts.setflags(write=False)
+    return blocks_
 
 
 def _drawn(sizes: tuple[int, ...], draws: int, seed: int) -> Iterator[Counts]:
     streams = [(np.random.default_rng([seed, 0, i]), n) for i, n in enumerate(sizes)]
     for rows in blocks(sum(sizes), draws):
-        yield [rng.multinomial(n, np.full(n, 1 / n), size=rows) for rng, n in streams]
+        yield tuple(rng.multinomial(n, np.full(n, 1 / n), size=rows) for rng, n in streams)
 
 
 def _interval(value: float, found: Floats) -> Interval:

@@ -3,8 +3,8 @@ here is how.
 
 One objective: an arm for each method, each begun at the best that is known of it; where every group of layers has a
 method of its own, evolution, which finds no worse than TPE there for a hundredth of its time (docs/benchmarks.md).
-Several: a Gaussian process, which makes most of few trials, then NSGA-II. What all of them but the first 200 trials of
-the Gaussian process take for a proposal is the same however many trials there are.
+Several: a Gaussian process, which makes most of few trials, then NSGA-II, whose proposals hardly take longer the more
+trials there are.
 """
 
 from dataclasses import replace

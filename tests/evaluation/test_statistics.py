@@ -20,7 +20,9 @@ from evaluation.statistics import (
     compare,
     paired_interval,
     permutation_p,
+    resamples,
 )
+from evaluation.statistics.intervals import _kept
 from merging.errors import InvalidInput
 
 
@@ -175,7 +177,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_was_drawn_for_other_documents_or_another_seed_is_not_taken(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [(sizes, draws, seed) for sizes in ((20, 9), (9, 20), (29,)) for draws in (200, 300) for seed in (0, 1)]
+    asked = [(sizes, draws, seed) for draws in (200, 300) for seed in (0, 1) for sizes in ((20, 9), (9, 20), (29,))]
 
     def intervals() -> list[Interval]:
         found = []
@@ -184,12 +186,20 @@ def test_what_was_drawn_for_other_documents_or_another_seed_is_not_taken(
             of = measure(name, **dict.fromkeys(tasks, 1.0))
             ours, theirs = ([score([float(i % k) for i in range(n)], t) for t, n in tasks.items()] for k in (2, 3))
             found.append(paired_interval(of, ours, theirs, draws, seed))
+            assert found[-1] == paired_interval(of, ours, theirs, draws, seed)
         return found
 
-    kept = [intervals() for _ in range(2)]
+    before, kept, after = _kept.cache_info(), intervals(), _kept.cache_info()
+    assert after.hits - before.hits >= len(asked), "nothing was kept"
     monkeypatch.setattr("evaluation.statistics.intervals.REMEMBERED", 0)
-    assert kept[0] == kept[1] == intervals()
-    assert len(set(kept[0])) == len(asked)
+    assert kept == intervals()
+    assert len(set(kept)) == len(asked)
+
+
+def test_what_is_kept_cannot_be_written_to() -> None:
+    for block in resamples([score(items_of("mean", 20))], 100, 0):
+        with pytest.raises(ValueError, match="read-only"):
+            block[0][0, 0] = 7
 
 
 def test_other_documents_are_refused() -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import optuna
+import pytest
 from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
@@ -13,7 +15,7 @@ from search.space import make_space
 from search.strategies.choose import make_strategy
 from search.strategies.contract import Observation, Proposal
 from search.strategies.opening import Opening
-from search.strategies.sampled import BEST, KEPT, Sampled
+from search.strategies.sampled import BEST, Sampled
 from tests.search.factories import LAYERS, bowl, make_spec
 
 COUNT, SHOWN = 90, 40
@@ -62,18 +64,32 @@ def test_a_trial_beyond_a_constraint_is_none_of_the_best() -> None:
     assert oldest_of_best not in shown_after(range(COUNT), {oldest_of_best: 0.1})
 
 
-def test_tpe_that_has_forgotten_trials_goes_on_after_a_restart_as_if_undisturbed() -> None:
-    opening = Opening(make_space(make_spec(), LAYERS), 3, ())
-    undisturbed, told = make_strategy("tpe", opening), []
-    for number in range(KEPT + 30):
+SPACES: dict[str, dict[str, Any]] = {
+    "one method": {"layers": 2},
+    "several methods": {"methods": ["task_arithmetic", "ties"], "layers": 2},
+    "a method for each group": {"methods": ["task_arithmetic", "ties"], "layers": 2, "choose": "per_group"},
+}
+
+
+@pytest.mark.parametrize("section", SPACES.values(), ids=SPACES)
+def test_tpe_that_has_forgotten_trials_goes_on_after_a_restart_as_if_undisturbed(
+    section: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = Opening(make_space(make_spec(space=section), LAYERS), 3, ())
+    with monkeypatch.context() as patched:
+        patched.setattr("search.strategies.sampled.KEPT", SHOWN)
+        undisturbed, anew = make_strategy("tpe", opening), make_strategy("tpe", opening)
+    told = []
+    for number in range(COUNT):
         found = undisturbed.propose(number)
         assert isinstance(found, Proposal) and found.recipe is not None
         value = bowl(found.recipe, {"a": 0.7, "b": 0.2, "c": 0.4})
         told.append(Observation(number, "tpe", found.params, found.recipe, value))
         undisturbed.observe(told[-1])
-    anew = make_strategy("tpe", opening)
-    for seen in told:
-        anew.reserve(seen.number, Proposal(seen.params, seen.recipe))
-    for seen in reversed(told):
-        anew.observe(seen)
-    assert anew.propose(KEPT + 30) == undisturbed.propose(KEPT + 30)
+    remembering = make_strategy("tpe", opening)
+    for strategy in (anew, remembering):
+        for seen in told:
+            strategy.reserve(seen.number, Proposal(seen.params, seen.recipe))
+        for seen in reversed(told):
+            strategy.observe(seen)
+    assert anew.propose(COUNT) == undisturbed.propose(COUNT) != remembering.propose(COUNT)
