@@ -109,10 +109,10 @@ def resamples(tasks: Sequence[TaskScore], draws: int, seed: int) -> Iterator[Cou
 
 @lru_cache(maxsize=8)  # 100 MB at most; a study asks again for two or three, and for others once each
 def _kept(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[Counts, ...]:
-    blocks_ = tuple(tuple(counts.astype(np.uint16) for counts in block) for block in _drawn(sizes, draws, seed))
-    for counts in (counts for block in blocks_ for counts in block):
+    found = tuple(tuple(counts.astype(np.uint16) for counts in block) for block in _drawn(sizes, draws, seed))
+    for counts in (counts for block in found for counts in block):
         counts.setflags(write=False)
-    return blocks_
+    return found
 
 
 def _drawn(sizes: tuple[int, ...], draws: int, seed: int) -> Iterator[Counts]:
