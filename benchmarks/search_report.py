@@ -80,11 +80,12 @@ def share_to_reach(lines: Sequence[Line], score: float) -> float | None:
 def _table(zoo: str, lines: Sequence[Line]) -> str:
     runs = by_search(lines)
     bar = best_rival(runs)
-    first, terms = lines[0], lines[0].terms
+    terms = lines[0].terms
     documents = statistics.fmean(line.documents for line in lines)
+    held = statistics.fmean(line.held for line in lines)
     title = (
         f"Zoo `{zoo}`: a budget of {terms.evaluations} full evaluations, each about {documents:.0f} search documents "
-        f"({first.held} held out)"
+        f"(about {held:.0f} held out)"
     )
     columns = [f"holdout at {share:.0%}" for share in SHOWN]
     header = [

@@ -1,5 +1,6 @@
 """What is made of the results: kept line by line, ranked, compared by seed, drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -90,6 +91,11 @@ def test_a_table_has_a_row_for_each_search() -> None:
     assert "+0.200 (+0.200 – +0.200)" in rows[0]  # every seed differs by as much
     assert len({row.count("|") for row in text.splitlines() if row.startswith("|")}) == 1
     assert tables([]) == ""
+
+
+def test_a_title_speaks_of_all_seeds() -> None:
+    other = replace(_line("tpe", 1, 0.1, 0.2), documents=340, held=860)
+    assert "about 320 search documents (about 880 held out)" in tables([_line("tpe", 0, 0.1, 0.2), other])
 
 
 def test_the_figure_is_xml_with_a_line_for_each_search() -> None:
